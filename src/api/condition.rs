@@ -1,0 +1,139 @@
+//! Conditions and their reasons: the vocabulary in which the operator says how a `GraphToken` is.
+
+use serde::{Deserialize, Serialize};
+
+use super::Time;
+
+/// The types of condition on a `GraphToken`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+pub enum ConditionType {
+    /// A person must act. Present only when True (kstatus).
+    Stalled,
+    /// The target's token is unexpired and was got for this spec.
+    Ready,
+    /// The latest exchange worked.
+    Refreshed,
+    /// `Ready` is not True yet and nobody need act. Present only when True (kstatus).
+    Reconciling,
+}
+
+/// `True`, `False` or `Unknown`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not hold.
+    False,
+    /// It is not known.
+    Unknown,
+}
+
+/// Why a condition is as it is. The failure reasons are shared by conditions, events and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+pub enum Reason {
+    /// `Ready`: the token is unexpired and was got for this spec.
+    TokenValid,
+    /// `Ready`: no token was issued for this spec yet.
+    TokenPending,
+    /// `Ready`: a token was issued for this spec and ran out.
+    TokenExpired,
+    /// The target Secret exists and is not ours.
+    TargetConflict,
+    /// `Refreshed`: the latest exchange worked.
+    Succeeded,
+    /// `Refreshed`: `spec.suspend` is set.
+    Suspended,
+    /// `Reconciling`: the operator is at work.
+    Progressing,
+    /// A user must sign in (again).
+    AuthorizationRequired,
+    /// Another account signed in than the one that is bound or asked for.
+    WrongAccount,
+    /// The spec or an object that it refers to must change.
+    InvalidConfiguration,
+    /// The provider asked for a pause.
+    Throttled,
+    /// The provider could not be reached or gave no usable answer.
+    ProviderUnavailable,
+    /// The API server or a write of a Secret failed.
+    StorageUnavailable,
+}
+
+impl Reason {
+    /// The name as users, alerts and scripts see it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TokenValid => "TokenValid",
+            Self::TokenPending => "TokenPending",
+            Self::TokenExpired => "TokenExpired",
+            Self::TargetConflict => "TargetConflict",
+            Self::Succeeded => "Succeeded",
+            Self::Suspended => "Suspended",
+            Self::Progressing => "Progressing",
+            Self::AuthorizationRequired => "AuthorizationRequired",
+            Self::WrongAccount => "WrongAccount",
+            Self::InvalidConfiguration => "InvalidConfiguration",
+            Self::Throttled => "Throttled",
+            Self::ProviderUnavailable => "ProviderUnavailable",
+            Self::StorageUnavailable => "StorageUnavailable",
+        }
+    }
+
+    /// Whether only a person can mend it, so that trying again soon is of no use.
+    pub const fn needs_a_person(self) -> bool {
+        matches!(
+            self,
+            Self::AuthorizationRequired
+                | Self::WrongAccount
+                | Self::InvalidConfiguration
+                | Self::TargetConflict
+        )
+    }
+}
+
+impl ConditionType {
+    /// The name as users see it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stalled => "Stalled",
+            Self::Ready => "Ready",
+            Self::Refreshed => "Refreshed",
+            Self::Reconciling => "Reconciling",
+        }
+    }
+}
+
+impl ConditionStatus {
+    /// The name as users see it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// A `metav1.Condition`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub type_: ConditionType,
+    /// True, False or Unknown.
+    pub status: ConditionStatus,
+    /// Why, in one word for machines.
+    pub reason: Reason,
+    /// Why, in a sentence for people, and what to do about it.
+    pub message: String,
+    /// When `status` last changed.
+    pub last_transition_time: Time,
+    /// The generation of the spec that this speaks of.
+    #[serde(default)]
+    pub observed_generation: i64,
+}

@@ -1,0 +1,16 @@
+//! The public API `graphtoken.io/v1alpha1`: what users write, what they read back, and every name both rely on.
+
+pub mod condition;
+pub mod duration;
+pub mod names;
+pub mod spec;
+pub mod status;
+pub mod time;
+
+pub use condition::{Condition, ConditionStatus, ConditionType, Reason};
+pub use duration::GoDuration;
+#[cfg(feature = "operator")]
+pub use spec::GraphToken;
+pub use spec::GraphTokenSpec;
+pub use status::GraphTokenStatus;
+pub use time::Time;

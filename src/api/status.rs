@@ -1,0 +1,148 @@
+//! The status of a `GraphToken`: what is, for people and for the operator after a restart.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Condition, ConditionType, Reason, Time};
+
+/// The observed state of a `GraphToken`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(kube::KubeSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct GraphTokenStatus {
+    /// The generation of the spec that this status speaks of; -1 until the operator has seen it.
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// `Ready`, `Refreshed`, and `Stalled` or `Reconciling` while they are True.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "operator", x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["type".into()])))]
+    pub conditions: Vec<Condition>,
+    /// The Secret that pods mount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_name: Option<String>,
+    /// The target Secret as the operator last wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<TargetVersion>,
+    /// When the access token now in the target expires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Time>,
+    /// When the last successful exchange took place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_refresh_time: Option<Time>,
+    /// When the next exchange is due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_refresh_time: Option<Time>,
+    /// How many exchanges have succeeded.
+    #[serde(default)]
+    #[cfg_attr(feature = "operator", schemars(with = "i64"))]
+    pub refresh_count: u64,
+    /// Estimate of when an unused refresh token dies: last use + 90 days. Delegated grants only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_token_expires_at: Option<Time>,
+    /// When and by what the present sign-in was made. Delegated grants only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_in: Option<SignedIn>,
+    /// Who the token speaks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountStatus>,
+    /// The scopes that the provider granted, as it spelled them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub granted_scopes: Vec<String>,
+    /// Failed attempts since the last success.
+    #[serde(default)]
+    #[cfg_attr(feature = "operator", schemars(with = "i64"))]
+    pub consecutive_failures: u32,
+    /// The latest failed attempt. Gone after a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<LastFailure>,
+    /// Echo of the annotation `graphtoken.io/requested-at` that was last acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_request: Option<String>,
+    /// The grant in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<String>,
+}
+
+impl GraphTokenStatus {
+    /// The condition of a type, if it is there.
+    pub fn condition(&self, type_: ConditionType) -> Option<&Condition> {
+        self.conditions.iter().find(|c| c.type_ == type_)
+    }
+}
+
+/// Identity of the target as the operator last wrote it: a restart sees edits without reading the Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct TargetVersion {
+    /// `metadata.uid` of the Secret.
+    pub uid: String,
+    /// `metadata.resourceVersion` of the Secret.
+    pub resource_version: String,
+}
+
+/// How the present sign-in was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct SignedIn {
+    /// When.
+    pub time: Time,
+    /// By what.
+    pub source: SignInSource,
+}
+
+/// What brought the present refresh token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+pub enum SignInSource {
+    /// The Secret named by `spec.grant.refreshToken`.
+    Seed,
+}
+
+/// Who a token speaks for: ids only, never a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct AccountStatus {
+    /// Object id of the user; absent for app-only tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_id: Option<String>,
+    /// Tenant id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant_id: Option<String>,
+}
+
+/// The latest failed attempt. Provider strings in it are bounded and masked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct LastFailure {
+    /// When.
+    pub time: Time,
+    /// The failure class.
+    pub reason: Reason,
+    /// The provider's `error` (RFC 6749 section 5.2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+    /// Entra's `suberror`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suberror: Option<String>,
+    /// Entra's AADSTS numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "operator", schemars(with = "Vec<i64>"))]
+    pub codes: Vec<u32>,
+    /// Entra's `correlation_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub correlation_id: Option<String>,
+    /// Entra's `trace_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// Until when the provider asked for silence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Time>,
+    /// What is wrong and what to do about it.
+    pub message: String,
+    /// A digest of what the attempt was made with (spec, referenced Secrets, request): a change of it is worth a new attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<String>,
+}

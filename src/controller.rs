@@ -1,0 +1,341 @@
+//! Watches, and who is woken by what; concurrency; what is done with an error.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::channel::mpsc;
+use futures::stream::{self, Stream, StreamExt as _};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ObjectMeta, PartialObjectMeta};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::Action;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, controller};
+use kube::{Api, Resource as _, ResourceExt as _};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::names::{ANNOTATION_REQUESTED_AT, GROUP, credential_name};
+use crate::api::GraphToken;
+use crate::kubeclient::Clients;
+use crate::metrics::{ConditionSample, Metrics, ObjectSample};
+use crate::reconcile::{Context, reconcile, refuse};
+use crate::retention::{is_credential, retain};
+use crate::state::{Key, SecretCache, SecretStore};
+use crate::store::StoreError;
+
+/// A `GraphToken` as it is watched: one that does not decode must not blind us to the others.
+pub type Guarded = DeserializeGuard<GraphToken>;
+/// The cache of `GraphToken`s.
+pub type GraphTokenStore = Store<Guarded>;
+
+/// After an error that is not the provider's.
+const ERROR_PAUSE: Duration = Duration::from_secs(2);
+
+/// The caches of a term of leadership.
+#[derive(Clone, Default)]
+pub struct Caches(Arc<Mutex<Vec<GraphTokenStore>>>);
+
+impl Caches {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<GraphTokenStore>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What `/metrics` shows of each `GraphToken`.
+    pub fn samples(&self) -> Vec<ObjectSample> {
+        let stores = self.lock().clone();
+        stores.iter().flat_map(Store::state).filter_map(|g| g.0.as_ref().ok().map(sample)).collect()
+    }
+}
+
+fn sample(object: &GraphToken) -> ObjectSample {
+    let status = object.status.clone().unwrap_or_default();
+    let conditions: Vec<ConditionSample> = status
+        .conditions
+        .iter()
+        .map(|c| ConditionSample {
+            kind: c.type_.as_str().to_owned(),
+            status: c.status.as_str().to_owned(),
+            reason: c.reason.as_str().to_owned(),
+        })
+        .collect();
+    ObjectSample {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+        ready: conditions.iter().any(|c| c.kind == "Ready" && c.status == "True"),
+        expires_at: status.expires_at.map(crate::api::Time::epoch),
+        last_refresh: status.last_refresh_time.map(crate::api::Time::epoch),
+        refresh_token_expires_at: status.refresh_token_expires_at.map(crate::api::Time::epoch),
+        consecutive_failures: status.consecutive_failures.into(),
+        conditions,
+        tenant: object.spec.tenant.clone(),
+        client_id: object.spec.client_id.clone(),
+        grant: if object.spec.grant.client_credentials.is_some() { "clientCredentials" } else { "refreshToken" },
+    }
+}
+
+/// One namespace, or all of them: its caches and the streams that fill them.
+struct Scope {
+    clients: Clients,
+    namespace: Option<String>,
+    graphtokens: GraphTokenStore,
+    graphtoken_writer: reflector::store::Writer<Guarded>,
+    secrets: SecretStore,
+    secret_writer: reflector::store::Writer<PartialObjectMeta<Secret>>,
+}
+
+/// Where the watch of Secrets sends what it saw.
+#[derive(Clone)]
+struct Wakes {
+    one: mpsc::UnboundedSender<ObjectRef<Guarded>>,
+    all: mpsc::UnboundedSender<()>,
+    credentials: mpsc::UnboundedSender<ObjectRef<PartialObjectMeta<Secret>>>,
+}
+
+/// What a term of leadership runs with.
+pub struct Term {
+    /// Clients of the API server.
+    pub clients: Clients,
+    /// The namespaces to watch; none: all.
+    pub namespaces: Vec<String>,
+    /// Reconciles at once.
+    pub concurrency: u16,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Where `/metrics` finds the caches.
+    pub caches: Caches,
+    /// Ends the term; what is in flight is finished first.
+    pub stop: CancellationToken,
+}
+
+/// Runs until the term is stopped and all that was begun is finished.
+pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
+    let namespaces: Vec<Option<String>> = if term.namespaces.is_empty() {
+        vec![None]
+    } else {
+        term.namespaces.iter().cloned().map(Some).collect()
+    };
+    let scopes: Vec<Scope> = namespaces.into_iter().map(|ns| Scope::new(term.clients.clone(), ns)).collect();
+    let stores: BTreeMap<Option<String>, SecretStore> =
+        scopes.iter().map(|scope| (scope.namespace.clone(), scope.secrets.clone())).collect();
+    let ctx = Arc::new(context(SecretCache::new(stores)));
+    *term.caches.lock() = scopes.iter().map(|scope| scope.graphtokens.clone()).collect();
+    // Shared by the scopes, so that many namespaces do not mean many reconciles at once.
+    let slots = Arc::new(Semaphore::new(usize::from(term.concurrency)));
+    let running = scopes.into_iter().map(|scope| scope.run(&ctx, &term, Arc::clone(&slots)));
+    futures::future::join_all(running).await;
+    ctx.exchanger.tasks.close();
+    if !ctx.exchanger.tasks.is_empty() {
+        tracing::info!(exchanges = ctx.exchanger.tasks.len(), "waiting for exchanges in flight");
+    }
+    ctx.exchanger.tasks.wait().await;
+    term.caches.lock().clear();
+}
+
+impl Scope {
+    fn new(clients: Clients, namespace: Option<String>) -> Self {
+        let (graphtokens, graphtoken_writer) = reflector::store();
+        let (secrets, secret_writer) = reflector::store();
+        Self { clients, namespace, graphtokens, graphtoken_writer, secrets, secret_writer }
+    }
+
+    async fn run(self, ctx: &Arc<Context>, term: &Term, slots: Arc<Semaphore>) {
+        let (one, woken) = mpsc::unbounded();
+        let (all, all_woken) = mpsc::unbounded();
+        let (credentials, credentials_woken) = mpsc::unbounded();
+        let wakes = Wakes { one, all, credentials };
+        let graphtoken_api = api(&self.clients.watches, self.namespace.as_deref());
+        let secret_api: Api<PartialObjectMeta<Secret>> = api(&self.clients.watches, self.namespace.as_deref());
+
+        let seen = graphtoken_events(graphtoken_api, self.graphtoken_writer, Arc::clone(ctx), wakes.clone(), self.secrets.clone());
+        let secrets = watch_secrets(secret_api, self.secret_writer, Arc::clone(ctx), wakes, self.graphtokens.clone());
+        let config = controller::Config::default().concurrency(term.concurrency);
+        let worker = Worker { slots, metrics: term.metrics.clone(), secrets: self.secrets.clone() };
+        let work = Controller::for_stream(seen, self.graphtokens)
+            .with_config(config.clone())
+            .reconcile_on(woken)
+            .reconcile_all_on(all_woken)
+            .graceful_shutdown_on(term.stop.clone().cancelled_owned())
+            .run(move |object, ctx| worker.clone().work(object, ctx), on_error, Arc::clone(ctx))
+            .for_each(|_| async {});
+        let retention = Controller::for_stream(stream::pending(), self.secrets)
+            .with_config(config)
+            .reconcile_on(credentials_woken)
+            .graceful_shutdown_on(term.stop.clone().cancelled_owned())
+            .run(
+                |secret, ctx| async move {
+                    retain(&ctx.exchanger.client, &secret.metadata, ctx.exchanger.clock.now()).await
+                },
+                |_, error, _| {
+                    tracing::debug!(%error, "a credential without a GraphToken was not seen to");
+                    Action::requeue(ERROR_PAUSE)
+                },
+                Arc::clone(ctx),
+            )
+            .for_each(|_| async {});
+        let watching = tokio::spawn(secrets);
+        futures::future::join(work, retention).await;
+        watching.abort();
+    }
+}
+
+fn api<K>(client: &kube::Client, namespace: Option<&str>) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// The `GraphToken`s that changed in a way that matters: our own writes of the status do not.
+fn graphtoken_events(
+    api: Api<Guarded>,
+    writer: reflector::store::Writer<Guarded>,
+    ctx: Arc<Context>,
+    wakes: Wakes,
+    secrets: SecretStore,
+) -> impl Stream<Item = Result<Guarded, watcher::Error>> + Send {
+    watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|object| object.meta_mut().managed_fields = None)
+        .reflect(writer)
+        .inspect(move |event| match event {
+            Ok(Event::Delete(object)) => forget(&ctx, &wakes, object.meta()),
+            // What was deleted while the watch was broken shows only now.
+            Ok(Event::InitDone) => {
+                for secret in secrets.state().iter().filter(|secret| is_credential(&secret.metadata)) {
+                    let _ = wakes.credentials.unbounded_send(ObjectRef::from_obj(secret));
+                }
+            }
+            Err(error) => log_watch("graphtokens", error),
+            _ => {}
+        })
+        .applied_objects()
+        .predicate_filter(
+            |object: &Guarded| {
+                let meta = object.meta();
+                let requested = meta.annotations.as_ref().and_then(|a| a.get(ANNOTATION_REQUESTED_AT));
+                Some(fingerprint(&(&meta.uid, meta.generation, requested, meta.deletion_timestamp.is_some())))
+            },
+            PredicateConfig::default(),
+        )
+}
+
+fn fingerprint(value: &impl std::hash::Hash) -> u64 {
+    use std::hash::{DefaultHasher, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn forget(ctx: &Context, wakes: &Wakes, meta: &ObjectMeta) {
+    let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
+    ctx.state.forget(&Key::new(namespace, name));
+    let credential = ObjectRef::new(&credential_name(name)).within(namespace);
+    let _ = wakes.credentials.unbounded_send(credential);
+}
+
+/// Keeps the cache of Secrets' metadata, and wakes whom a change concerns.
+async fn watch_secrets(
+    api: Api<PartialObjectMeta<Secret>>,
+    writer: reflector::store::Writer<PartialObjectMeta<Secret>>,
+    ctx: Arc<Context>,
+    wakes: Wakes,
+    graphtokens: GraphTokenStore,
+) {
+    let events = watcher(api, watcher::Config::default())
+        .default_backoff()
+        .modify(|object| {
+            object.metadata.managed_fields = None;
+            if let Some(annotations) = &mut object.metadata.annotations {
+                annotations.retain(|key, _| key.split('/').next() == Some(GROUP));
+            }
+        })
+        .reflect(writer);
+    events
+        .for_each(|event| {
+            match &event {
+                Ok(Event::Apply(secret)) => secret_changed(&ctx, &wakes, &graphtokens, &secret.metadata, true),
+                Ok(Event::Delete(secret)) => secret_changed(&ctx, &wakes, &graphtokens, &secret.metadata, false),
+                Ok(Event::InitDone) => {
+                    let _ = wakes.all.unbounded_send(());
+                }
+                Ok(Event::Init | Event::InitApply(_)) => {}
+                Err(error) => log_watch("secrets", error),
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+fn secret_changed(
+    ctx: &Context,
+    wakes: &Wakes,
+    graphtokens: &GraphTokenStore,
+    meta: &ObjectMeta,
+    is_there: bool,
+) {
+    let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
+    for graphtoken in ctx.state.referrers(&Key::new(namespace, name)) {
+        let version = meta.resource_version.as_deref().unwrap_or_default();
+        if is_there && ctx.state.is_own_write(&Key::new(namespace, &graphtoken), version) {
+            continue;
+        }
+        let _ = wakes.one.unbounded_send(ObjectRef::new(&graphtoken).within(namespace));
+    }
+    if is_there && is_credential(meta) {
+        let owner = name.strip_suffix(crate::api::names::CREDENTIAL_SUFFIX).unwrap_or_default();
+        if graphtokens.get(&ObjectRef::new(owner).within(namespace)).is_none() {
+            let _ = wakes.credentials.unbounded_send(ObjectRef::new(name).within(namespace));
+        }
+    }
+}
+
+fn log_watch(what: &str, error: &watcher::Error) {
+    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
+    let why = match error {
+        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
+            crate::kubeclient::describe(error)
+        }
+        WatchError(status) => format!("the API server answered {} {}", status.code, status.reason),
+        NoResourceVersion => "an answer without a resourceVersion".to_owned(),
+    };
+    tracing::warn!(what, why, "a watch broke off; it is taken up again");
+}
+
+#[derive(Clone)]
+struct Worker {
+    slots: Arc<Semaphore>,
+    metrics: Metrics,
+    secrets: SecretStore,
+}
+
+impl Worker {
+    async fn work(self, object: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, StoreError> {
+        // Neither can fail: the semaphore is never closed, and the writer lives as long as the watch.
+        let _slot = self.slots.acquire().await;
+        let _ = self.secrets.wait_until_ready().await;
+        let began = tokio::time::Instant::now();
+        let done = match &object.0 {
+            Ok(graphtoken) => reconcile(graphtoken, &ctx).await,
+            Err(invalid) => refuse(invalid, &ctx).await,
+        };
+        self.metrics.reconciled(began.elapsed());
+        done
+    }
+}
+
+/// Only the API server's failures come here; they are in nobody's status, so they are logged.
+#[expect(clippy::needless_pass_by_value, reason = "kube's signature")]
+fn on_error(object: Arc<Guarded>, error: &StoreError, _: Arc<Context>) -> Action {
+    match error {
+        // Changed under our hands: the watch brings the news.
+        StoreError::Conflict | StoreError::Gone => tracing::debug!(%error, name = object.name_any(), "look again"),
+        error => tracing::warn!(%error, namespace = object.namespace(), name = object.name_any(), "look failed"),
+    }
+    Action::requeue(ERROR_PAUSE)
+}

@@ -1,0 +1,155 @@
+//! One POST to a token endpoint: paced, bounded, without redirects and without a retry of its own.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::TryFutureExt as _;
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RETRY_AFTER};
+use secrecy::{ExposeSecret as _, SecretSlice};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::desired::Client;
+use crate::failure::NoAnswer;
+use crate::grant::TokenRequest;
+use crate::pace::Pacer;
+
+/// No honest answer of a token endpoint is longer.
+const MAX_BODY: usize = 1024 * 1024;
+/// Requests in flight at once for one client at one endpoint.
+const IN_FLIGHT: usize = 4;
+/// What MSAL announces, so that Entra answers with 429 and Retry-After instead of an error page.
+const LIB_CAPABILITY: &str = "retry-after, h429";
+
+/// The providers, as one process may use them.
+pub struct Provider {
+    http: reqwest::Client,
+    pacer: Pacer,
+    gates: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
+}
+
+/// What came back, whatever it is.
+pub struct Received {
+    /// HTTP status.
+    pub status: u16,
+    /// The Retry-After header.
+    pub retry_after: Option<String>,
+    /// The body, whole.
+    pub body: SecretSlice<u8>,
+}
+
+impl Provider {
+    /// A provider client that starts at most `qps` requests a second.
+    pub fn new(qps: f64) -> Result<Self, reqwest::Error> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert("return-client-request-id", HeaderValue::from_static("true"));
+        headers.insert("x-ms-lib-capability", HeaderValue::from_static(LIB_CAPABILITY));
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("graphtoken-operator/", env!("CARGO_PKG_VERSION")))
+            .default_headers(headers)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .referer(false)
+            .connect_timeout(Duration::from_secs(5))
+            .pool_idle_timeout(Duration::from_secs(30))
+            .build()?;
+        Ok(Self { http, pacer: Pacer::new(qps), gates: Mutex::default() })
+    }
+
+    /// Waits for this client's turn. To be asked before the write-ahead record is written, for afterwards time is short.
+    pub async fn admit(&self, client: &Client) -> Option<OwnedSemaphorePermit> {
+        let gate = {
+            let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+            let key = (client.token_url.clone(), client.client_id.clone());
+            Arc::clone(gates.entry(key).or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT))))
+        };
+        // A semaphore that is never closed always grants.
+        let permit = gate.acquire_owned().await.ok();
+        self.pacer.acquire().await;
+        permit
+    }
+
+    /// Sends the request once and reads the answer, all within the deadline.
+    pub async fn post(
+        &self,
+        url: &str,
+        request: &TokenRequest,
+        request_id: &str,
+        deadline: Duration,
+    ) -> Result<Received, NoAnswer> {
+        let form: Vec<(&str, &str)> =
+            request.form.iter().map(|(name, value)| (*name, value.expose_secret())).collect();
+        let sending = self
+            .http
+            .post(url)
+            .header("client-request-id", request_id)
+            .form(&form)
+            .timeout(deadline)
+            .send()
+            .map_err(|e| no_answer(&e));
+        let mut response = sending.await?;
+        let status = response.status().as_u16();
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| no_answer(&e))? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(NoAnswer::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Received { status, retry_after, body: body.into() })
+    }
+
+    /// The GUID of a tenant, from its `OpenID` configuration (OpenID Connect Discovery 1.0, section 4; Entra's issuer holds it).
+    pub async fn tenant_id(&self, openid_configuration: &str, deadline: Duration) -> Result<String, NoAnswer> {
+        let mut response =
+            self.http.get(openid_configuration).timeout(deadline).send().map_err(|e| no_answer(&e)).await?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|e| no_answer(&e))? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(NoAnswer::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        tenant_of(&body).ok_or(NoAnswer::Other)
+    }
+}
+
+/// The tenant's GUID in an `OpenID` configuration: the first segment of the issuer's path that is one.
+fn tenant_of(configuration: &[u8]) -> Option<String> {
+    let configuration: serde_json::Value = serde_json::from_slice(configuration).ok()?;
+    let issuer = configuration.get("issuer")?.as_str()?;
+    issuer.split('/').find(|segment| is_guid(segment)).map(str::to_ascii_lowercase)
+}
+
+/// Whether a text is a GUID in its usual spelling.
+pub fn is_guid(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    parts.iter().map(|part| part.len()).eq([8, 4, 4, 4, 12])
+        && parts.iter().all(|part| part.bytes().all(|b| b.is_ascii_hexdigit()))
+}
+
+fn no_answer(error: &reqwest::Error) -> NoAnswer {
+    if error.is_timeout() {
+        NoAnswer::Timeout
+    } else if error.is_connect() {
+        NoAnswer::Connect
+    } else {
+        NoAnswer::Closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tenants_guid_is_read_from_the_issuer() {
+        let guid = "11111111-2222-3333-4444-5555555555AA";
+        let configuration = format!(r#"{{"issuer":"https://login.microsoftonline.com/{guid}/v2.0"}}"#);
+        assert_eq!(tenant_of(configuration.as_bytes()), Some(guid.to_ascii_lowercase()));
+        assert_eq!(tenant_of(br#"{"issuer":"https://login.microsoftonline.com/{tenantid}/v2.0"}"#), None);
+        assert_eq!(tenant_of(b"<html>"), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! The grants: one file each makes the form of a token request; [`response`] reads what comes back.
+
+use std::fmt;
+
+use secrecy::SecretString;
+
+pub mod account;
+pub mod client_credentials;
+pub mod refresh_token;
+pub mod response;
+#[cfg(test)]
+mod tests;
+
+pub use account::Account;
+pub use response::{Issued, Outcome, Warning, read};
+
+/// Form parameters whose values are secrets of ours.
+const SECRET_PARAMETERS: [&str; 2] = ["refresh_token", "client_secret"];
+
+/// How a token is got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GrantKind {
+    /// A user signed in elsewhere; the refresh token is exchanged.
+    RefreshToken,
+    /// The app itself, without a user.
+    ClientCredentials,
+}
+
+impl GrantKind {
+    /// The name in RFC 6749, which is the metrics' label too.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RefreshToken => "refresh_token",
+            Self::ClientCredentials => "client_credentials",
+        }
+    }
+
+    /// The member of `spec.grant`.
+    pub const fn spec_name(self) -> &'static str {
+        match self {
+            Self::RefreshToken => "refreshToken",
+            Self::ClientCredentials => "clientCredentials",
+        }
+    }
+
+    /// Whether the token speaks for a user.
+    pub const fn is_delegated(self) -> bool {
+        match self {
+            Self::RefreshToken => true,
+            Self::ClientCredentials => false,
+        }
+    }
+}
+
+/// How the client proves who it is.
+#[derive(Debug, Clone, Copy)]
+pub enum Proof<'a> {
+    /// Not at all: a public client.
+    Public,
+    /// By a client secret in the form (RFC 6749 section 2.3.1).
+    Secret(&'a SecretString),
+}
+
+/// The form of a token request, in the order it is sent. `Debug` shows the parameters' names only.
+#[derive(Clone)]
+pub struct TokenRequest {
+    /// Names and values, not yet encoded.
+    pub form: Vec<(&'static str, SecretString)>,
+}
+
+impl TokenRequest {
+    fn new(client_id: &str, grant: GrantKind) -> Self {
+        Self { form: Vec::new() }.with("client_id", client_id).with("grant_type", grant.as_str())
+    }
+
+    fn with(mut self, name: &'static str, value: impl Into<SecretString>) -> Self {
+        self.form.push((name, value.into()));
+        self
+    }
+
+    /// Adds the scopes (RFC 6749 section 3.3). A request without any leaves the parameter out: it may not be empty.
+    fn with_scopes(self, scopes: &[String]) -> Self {
+        if scopes.is_empty() { self } else { self.with("scope", scopes.join(" ")) }
+    }
+
+    fn with_proof(self, proof: Proof<'_>) -> Self {
+        match proof {
+            Proof::Public => self,
+            Proof::Secret(secret) => self.with("client_secret", secret.clone()),
+        }
+    }
+
+    /// What must not come back in anything that people see.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretString> {
+        self.form.iter().filter(|(name, _)| SECRET_PARAMETERS.contains(name)).map(|(_, value)| value)
+    }
+}
+
+impl fmt::Debug for TokenRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.form.iter().map(|(name, _)| name)).finish()
+    }
+}

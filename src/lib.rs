@@ -1,0 +1,65 @@
+//! graphtoken-operator keeps Microsoft Graph access tokens fresh in Kubernetes Secrets.
+//!
+//! The modules, in the order of the flow; those marked `[IO]` are the edges, the others are pure and take `now` as a
+//! parameter:
+//!
+//! ```text
+//! watch event → cache → desired + observed → plan(now) → exchange → commit → render → publish → status → requeue
+//!               [IO]         pure              pure        [IO]       [IO]     pure     [IO]      [IO]
+//! ```
+//!
+//! Without the feature `operator` only the pure part is compiled, with neither kube nor tokio nor reqwest.
+
+pub mod api;
+
+pub mod desired;
+pub mod failure;
+pub mod grant;
+pub mod observed;
+pub mod plan;
+pub mod render;
+pub mod seed;
+pub mod target_shape;
+
+#[cfg(feature = "operator")]
+pub mod admin;
+#[cfg(feature = "operator")]
+pub mod args;
+#[cfg(feature = "operator")]
+pub mod controller;
+#[cfg(feature = "operator")]
+pub mod credential;
+#[cfg(feature = "operator")]
+pub mod crds;
+#[cfg(feature = "operator")]
+pub mod events;
+#[cfg(feature = "operator")]
+pub mod exchange;
+#[cfg(feature = "operator")]
+pub mod kubeclient;
+#[cfg(feature = "operator")]
+pub mod leader;
+#[cfg(feature = "operator")]
+pub mod metrics;
+#[cfg(feature = "operator")]
+pub mod observe;
+#[cfg(feature = "operator")]
+pub mod pace;
+#[cfg(feature = "operator")]
+pub mod reconcile;
+#[cfg(feature = "operator")]
+pub mod retention;
+#[cfg(feature = "operator")]
+pub mod rotation;
+#[cfg(feature = "operator")]
+pub mod run;
+#[cfg(feature = "operator")]
+pub mod state;
+#[cfg(feature = "operator")]
+pub mod status;
+#[cfg(feature = "operator")]
+pub mod store;
+#[cfg(feature = "operator")]
+pub mod target;
+#[cfg(feature = "operator")]
+pub mod telemetry;

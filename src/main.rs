@@ -1,0 +1,37 @@
+//! The binary `graphtoken`: arguments → telemetry → run; the exit code.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use graphtoken::args::{self, Command};
+use graphtoken::{crds, run, telemetry};
+
+fn main() -> ExitCode {
+    match args::parse() {
+        Command::Crd => print_crds(),
+        Command::Run(settings) => operate(*settings),
+    }
+}
+
+fn print_crds() -> ExitCode {
+    let written = crds::yaml().is_ok_and(|yaml| std::io::stdout().write_all(yaml.as_bytes()).is_ok());
+    if written { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn operate(settings: args::Settings) -> ExitCode {
+    telemetry::init(settings.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(run::run(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Gathers what is: caches first, and a live read only for what changed since it was last read.
+
+use kube::Api;
+use k8s_openapi::api::core::v1::Secret;
+
+use crate::api::names::{ANNOTATION_REQUESTED_AT, LABEL_MANAGED_BY, LABEL_NAME, MANAGER, credential_name};
+use crate::api::spec::SecretKeyRef;
+use crate::api::{GraphToken, GraphTokenStatus};
+use crate::credential::{CredentialStore, Holder};
+use crate::desired::{ClientProof, Desired, Grant};
+use crate::observed::{
+    Credential, CredentialState, Identity, Meta, Observed, ProofState, SeedState, TargetState, inputs, target,
+};
+use crate::plan::PENDING_STANDS;
+use crate::reconcile::Context;
+use crate::seed;
+use crate::state::{CACHE_LAG, Key, Memory, newer};
+use crate::store::StoreError;
+use tokio::time::Instant;
+
+/// The part of the picture that takes no request: what is done when even reading fails.
+pub fn sketch(
+    ctx: &Context,
+    identity: &Identity,
+    object: &GraphToken,
+    desired: &Desired,
+    memory: &mut Memory,
+) -> Observed {
+    let namespace = &identity.namespace;
+    for name in referenced(identity, desired) {
+        ctx.state.refer(&Key::new(namespace, &name), &identity.name);
+    }
+    let seed = seed_ref(desired).and_then(|seed| ctx.secrets.get(namespace, &seed.name));
+    let proof = proof_ref(desired).and_then(|proof| ctx.secrets.get(namespace, &proof.name));
+    let version = |meta: &Option<Meta>| meta.as_ref().map(|m| (m.uid.clone(), m.resource_version.clone()));
+    let versions = [version(&seed), version(&proof)];
+    let versions = versions.each_ref().map(|v| v.as_ref().map(|(uid, version)| (uid.as_str(), version.as_str())));
+    let status = status(object, memory);
+    let meta = ctx.secrets.get(namespace, &desired.target.secret_name);
+    let intact = meta.as_ref().is_some_and(|meta| is_as_written(meta, &status, memory) == Some(true));
+    let in_hand = memory.in_hand.as_ref().filter(|_| desired.grant == Grant::ClientCredentials);
+    Observed {
+        requested_at: object.metadata.annotations.as_ref().and_then(|a| a.get(ANNOTATION_REQUESTED_AT)).cloned(),
+        credential: memory
+            .credential
+            .clone()
+            .map_or(CredentialState::Absent, |c| CredentialState::Present(Box::new(c))),
+        target: target(meta, identity, intact),
+        seed: SeedState::Unneeded,
+        proof: ProofState::Usable,
+        inputs: inputs(identity.generation, &versions),
+        in_hand: in_hand.map(|token| token.stored.facts.clone()),
+        holder: ctx.exchanger.holder.clone(),
+        pending_stood: false,
+        secret_labels: ctx.secret_labels.clone(),
+        identity: identity.clone(),
+        status,
+    }
+}
+
+/// The whole picture.
+pub async fn fill(
+    ctx: &Context,
+    desired: &Desired,
+    memory: &mut Memory,
+    mut observed: Observed,
+) -> Result<Observed, StoreError> {
+    observed.credential = credential(ctx, desired, &observed.identity, memory).await?;
+    observed.pending_stood = pending_stood(ctx, &observed, memory);
+    observed.target = target_state(ctx, desired, &observed, memory).await?;
+    observed.seed = seed_state(ctx, desired, &observed.identity, memory).await?;
+    observed.proof = proof_state(ctx, desired, &observed.identity).await?;
+    memory.read_live = false;
+    Ok(observed)
+}
+
+fn seed_ref(desired: &Desired) -> Option<&SecretKeyRef> {
+    match &desired.grant {
+        Grant::RefreshToken { seed } => Some(seed),
+        Grant::ClientCredentials => None,
+    }
+}
+
+fn proof_ref(desired: &Desired) -> Option<&SecretKeyRef> {
+    match &desired.client.proof {
+        ClientProof::Secret(secret) => Some(secret),
+        ClientProof::Public => None,
+    }
+}
+
+/// The Secrets whose change concerns a `GraphToken`.
+fn referenced(identity: &Identity, desired: &Desired) -> Vec<String> {
+    let refs = [seed_ref(desired), proof_ref(desired)].into_iter().flatten().map(|r| r.name.clone());
+    refs.chain([desired.target.secret_name.clone(), credential_name(&identity.name)]).collect()
+}
+
+/// The newest status known: the cached one, or what this process wrote or would have written after it.
+fn status(object: &GraphToken, memory: &mut Memory) -> GraphTokenStatus {
+    let cached_version = object.metadata.resource_version.as_deref().unwrap_or_default();
+    match &memory.status {
+        Some((None, status)) => return status.clone(),
+        Some((Some(version), status)) if newer(version, cached_version) => return status.clone(),
+        _ => memory.status = None,
+    }
+    object.status.clone().unwrap_or_default()
+}
+
+/// Whether a target is at a version whose bytes are known: as written, or checked. `None`: it must be read.
+fn is_as_written(meta: &Meta, status: &GraphTokenStatus, memory: &Memory) -> Option<bool> {
+    let same = |uid: &str, version: &str| uid == meta.uid && version == meta.resource_version;
+    let written = memory.target.as_ref().is_some_and(|(v, _)| same(&v.meta.uid, &v.meta.resource_version))
+        || status.target.as_ref().is_some_and(|t| same(&t.uid, &t.resource_version));
+    let checked = memory.checked.as_ref().filter(|(version, _)| *version == meta.resource_version);
+    if written { Some(true) } else { checked.map(|(_, intact)| *intact) }
+}
+
+/// The store that holds this `GraphToken`'s credential.
+pub fn credential_store(ctx: &Context, identity: &Identity, desired: &Desired) -> CredentialStore {
+    let holder = Holder {
+        identity: identity.clone(),
+        retention: desired.credential_retention.0.clone(),
+        secret_labels: ctx.secret_labels.clone(),
+    };
+    CredentialStore::new(&ctx.exchanger.client, holder)
+}
+
+async fn credential(
+    ctx: &Context,
+    desired: &Desired,
+    identity: &Identity,
+    memory: &mut Memory,
+) -> Result<CredentialState, StoreError> {
+    if desired.grant == Grant::ClientCredentials {
+        return Ok(CredentialState::Unneeded);
+    }
+    let store = credential_store(ctx, identity, desired);
+    let in_cache = ctx.secrets.get(&identity.namespace, &credential_name(&identity.name));
+    let known = match (in_cache, memory.credential.take()) {
+        (None, None) if !memory.read_live => None,
+        (Some(meta), Some(known)) if !memory.read_live && is_current(&known, &meta) => Some(known),
+        _ => store.read().await?.map(|(credential, _)| credential),
+    };
+    let Some(known) = known else { return Ok(CredentialState::Absent) };
+    if let Some(message) = foreign(&known, identity) {
+        return Ok(CredentialState::Foreign(message));
+    }
+    let ours = known.owner_uid() == Some(identity.uid.as_str())
+        && known.retention() == Some(desired.credential_retention.0.as_str())
+        && !known.marked_for_deletion();
+    let known = if ours { known } else { take_over(&store, known).await? };
+    memory.credential = Some(known.clone());
+    Ok(CredentialState::Present(Box::new(known)))
+}
+
+fn is_current(known: &Credential, meta: &Meta) -> bool {
+    known.meta.uid == meta.uid && !newer(&meta.resource_version, &known.meta.resource_version)
+}
+
+fn foreign(known: &Credential, identity: &Identity) -> Option<String> {
+    let name = credential_name(&identity.name);
+    let label = |key: &str, value: &str| known.meta.labels.get(key).is_some_and(|v| v == value);
+    if known.meta.deleting {
+        return Some(format!("the credential Secret {name} is being deleted; the operator goes on when it is gone"));
+    }
+    (!label(LABEL_MANAGED_BY, MANAGER) || !label(LABEL_NAME, &identity.name)).then(|| {
+        format!(
+            "the Secret {name} is where the operator keeps the sign-in, and it is not labelled as its own; delete it, or, if \
+             it is a backup of the sign-in, label it {LABEL_MANAGED_BY}={MANAGER} and {LABEL_NAME}={}",
+            identity.name
+        )
+    })
+}
+
+/// The credential of a dead `GraphToken` of the same name is taken up by a living one, and only by a living one: the
+/// cache may still show one that is dead itself.
+async fn take_over(store: &CredentialStore, known: Credential) -> Result<Credential, StoreError> {
+    if store.graphtoken_lives().await? { store.take_over(&known).await } else { Err(StoreError::Gone) }
+}
+
+fn pending_stood(ctx: &Context, observed: &Observed, memory: &mut Memory) -> bool {
+    let pending = observed.credential().and_then(|c| c.pending.as_ref()).filter(|p| p.holder != observed.holder);
+    let Some(pending) = pending else {
+        memory.pending_since = None;
+        return false;
+    };
+    let since = match &memory.pending_since {
+        Some((attempt, since)) if *attempt == pending.attempt => *since,
+        _ => Instant::now(),
+    };
+    memory.pending_since = Some((pending.attempt.clone(), since));
+    // Without leader election nobody else is there who could be in the midst of it. The exchange reads it once more, live.
+    ctx.exchanger.lease_duration.is_none() || since.elapsed() >= PENDING_STANDS
+}
+
+async fn target_state(
+    ctx: &Context,
+    desired: &Desired,
+    observed: &Observed,
+    memory: &mut Memory,
+) -> Result<TargetState, StoreError> {
+    let identity = &observed.identity;
+    let name = &desired.target.secret_name;
+    let in_cache = ctx.secrets.get(&identity.namespace, name);
+    let meta = match (in_cache, &memory.target) {
+        (Some(meta), Some((view, _)))
+            if view.meta.uid == meta.uid && newer(&view.meta.resource_version, &meta.resource_version) =>
+        {
+            Some(view.meta.clone())
+        }
+        (None, Some((_, at))) if at.elapsed() < CACHE_LAG => live_target(ctx, desired, observed, memory).await?,
+        (None, _) if memory.read_live => live_target(ctx, desired, observed, memory).await?,
+        (in_cache, _) => in_cache,
+    };
+    let Some(meta) = meta else { return Ok(TargetState::Absent) };
+    match is_as_written(&meta, &observed.status, memory) {
+        Some(intact) => Ok(target(Some(meta), identity, intact)),
+        None if !matches!(target(Some(meta.clone()), identity, false), TargetState::Ours(_)) => {
+            Ok(target(Some(meta), identity, false))
+        }
+        None => {
+            let meta = live_target(ctx, desired, observed, memory).await?;
+            let intact =
+                meta.as_ref().is_some_and(|m| is_as_written(m, &observed.status, memory) == Some(true));
+            Ok(target(meta, identity, intact))
+        }
+    }
+}
+
+/// Reads the target and keeps whether its bytes are as they were written.
+async fn live_target(
+    ctx: &Context,
+    desired: &Desired,
+    observed: &Observed,
+    memory: &mut Memory,
+) -> Result<Option<Meta>, StoreError> {
+    let found = crate::target::read(&ctx.exchanger.client, observed, &desired.target.secret_name).await?;
+    let Some((meta, data)) = found else { return Ok(None) };
+    let intact = match target(Some(meta.clone()), &observed.identity, true) {
+        TargetState::Ours(view) => {
+            view.published.is_some_and(|published| crate::target::is_intact(desired, &published, &data))
+        }
+        _ => false,
+    };
+    memory.checked = Some((meta.resource_version.clone(), intact));
+    Ok(Some(meta))
+}
+
+async fn seed_state(
+    ctx: &Context,
+    desired: &Desired,
+    identity: &Identity,
+    memory: &mut Memory,
+) -> Result<SeedState, StoreError> {
+    let Some(seed) = seed_ref(desired) else { return Ok(SeedState::Unneeded) };
+    let Some(meta) = ctx.secrets.get(&identity.namespace, &seed.name) else {
+        return Ok(SeedState::Missing(missing("spec.grant.refreshToken", seed, "a refresh token")));
+    };
+    let (uid, version) = (meta.uid, meta.resource_version);
+    let what_for = format!("{}/{}/{version}", seed.key, desired.client.client_id);
+    match &memory.seed {
+        Some((got_uid, got, state)) if *got_uid == uid && *got == what_for => return Ok(state.clone()),
+        _ => {}
+    }
+    let state = match read_key(ctx, &identity.namespace, seed).await? {
+        None => SeedState::Missing(missing("spec.grant.refreshToken", seed, "a refresh token")),
+        Some(bytes) => match seed::parse(&bytes, &desired.client.client_id) {
+            Ok(seed) => SeedState::Found { digest: seed.digest },
+            Err(error) => SeedState::Malformed(format!("seed Secret {}, key {}: {error}", seed.name, seed.key)),
+        },
+    };
+    memory.seed = Some((uid, what_for, state.clone()));
+    Ok(state)
+}
+
+async fn proof_state(ctx: &Context, desired: &Desired, identity: &Identity) -> Result<ProofState, StoreError> {
+    let Some(proof) = proof_ref(desired) else { return Ok(ProofState::Usable) };
+    let found = client_secret(ctx, proof, &identity.namespace).await?;
+    Ok(found.map_or_else(ProofState::Unusable, |_| ProofState::Usable))
+}
+
+/// The client secret, read once a version of its Secret.
+pub async fn client_secret(
+    ctx: &Context,
+    proof: &SecretKeyRef,
+    namespace: &str,
+) -> Result<Result<secrecy::SecretString, String>, StoreError> {
+    let key = Key::new(namespace, &proof.name);
+    let not_there = || missing("spec.clientAuth", proof, "the client secret's value");
+    let Some(meta) = ctx.secrets.get(namespace, &proof.name) else { return Ok(Err(not_there())) };
+    if let Some(known) = ctx.state.proof(&key, &proof.key, &meta.uid, &meta.resource_version) {
+        return Ok(known);
+    }
+    let value = match read_key(ctx, namespace, proof).await? {
+        None => Err(not_there()),
+        Some(bytes) => usable_secret(&bytes).ok_or_else(|| {
+            format!(
+                "Secret {}, key {}, does not hold a client secret: it must be one line of text; put the secret's value there",
+                proof.name, proof.key
+            )
+        }),
+    };
+    ctx.state.keep_proof(&key, &proof.key, (meta.uid, meta.resource_version, value.clone()));
+    Ok(value)
+}
+
+fn usable_secret(bytes: &[u8]) -> Option<secrecy::SecretString> {
+    let text = std::str::from_utf8(bytes).ok()?.trim();
+    let usable = !text.is_empty() && text.len() <= 4096 && !text.contains(char::is_control);
+    usable.then(|| text.into())
+}
+
+fn missing(field: &str, reference: &SecretKeyRef, what: &str) -> String {
+    format!(
+        "{field} names Secret {}, key {}, which is not there; create it with {what} in it",
+        reference.name, reference.key
+    )
+}
+
+async fn read_key(ctx: &Context, namespace: &str, key: &SecretKeyRef) -> Result<Option<Vec<u8>>, StoreError> {
+    let api: Api<Secret> = Api::namespaced(ctx.exchanger.client.clone(), namespace);
+    let secret = api.get_opt(&key.name).await?;
+    Ok(secret.and_then(|secret| secret.data?.remove(&key.key)).map(|bytes| bytes.0))
+}

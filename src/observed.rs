@@ -1,0 +1,472 @@
+//! What is: metadata and bytes of the Secrets → [`Observed`]. Pure; the edges read, this understands.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::api::names::{
+    ANNOTATION_ADOPT, ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, ANNOTATION_TOKEN, ANNOTATION_UID,
+    KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN, LABEL_MANAGED_BY, LABEL_NAME, MANAGER,
+};
+use crate::api::status::SignedIn;
+use crate::api::GraphTokenStatus;
+use crate::desired::Client;
+use crate::grant::Account;
+use crate::seed::{self, hex};
+
+/// Key of the access token in the credential Secret.
+pub const KEY_ACCESS_TOKEN: &str = "access_token";
+
+/// Which `GraphToken` this is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its namespace, and that of everything it refers to.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its UID: another one of the same name is another `GraphToken`.
+    pub uid: String,
+    /// The generation of its spec.
+    pub generation: i64,
+}
+
+/// What the operator needs of a Secret's metadata.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Meta {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the group `graphtoken.io`.
+    pub annotations: BTreeMap<String, String>,
+    /// UIDs of the owners.
+    pub owners: Vec<String>,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+impl Meta {
+    fn belongs_to(&self, name: &str) -> bool {
+        self.labels.get(LABEL_MANAGED_BY).is_some_and(|v| v == MANAGER)
+            && self.labels.get(LABEL_NAME).is_some_and(|v| v == name)
+    }
+}
+
+/// Facts about one access token; no secret is in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenFacts {
+    /// The attempt that brought it: its identity.
+    pub attempt: String,
+    /// [`crate::desired::Desired::issued_for`] of the spec it was got for.
+    pub issued_for: String,
+    /// When the request for it was sent: its life counts from here.
+    pub issued_at: Timestamp,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// When the provider wishes it to be refreshed (`refresh_in`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refresh_at: Option<Timestamp>,
+}
+
+/// An access token's facts with what rendering it needs beside the token itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredToken {
+    /// Which token.
+    #[serde(flatten)]
+    pub facts: TokenFacts,
+    /// `Bearer`.
+    pub token_type: String,
+    /// The scopes as the provider spelled them.
+    #[serde(default)]
+    pub granted_scopes: Vec<String>,
+}
+
+/// Who a refresh token was issued to, and where: it is worth nothing to another client, and never sent to another origin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ChainClient {
+    /// Tenant as the spec wrote it.
+    pub tenant: String,
+    /// Client id.
+    pub client_id: String,
+    /// Origin of the token endpoint.
+    pub token_origin: String,
+}
+
+impl From<&Client> for ChainClient {
+    fn from(client: &Client) -> Self {
+        Self {
+            tenant: client.tenant.clone(),
+            client_id: client.client_id.clone(),
+            token_origin: client.token_origin.clone(),
+        }
+    }
+}
+
+/// The credential's record: everything about the chain of refresh tokens but the tokens.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Record {
+    /// How many exchanges were committed.
+    pub generation: u64,
+    /// The attempt whose outcome was committed last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_attempt: Option<String>,
+    /// Whom the refresh token was issued to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client: Option<ChainClient>,
+    /// The account that is bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<Account>,
+    /// When and by what the sign-in was made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signed_in: Option<SignedIn>,
+    /// The access token that was got last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<StoredToken>,
+    /// Digests of all the seeds that were adopted.
+    pub seed_digests: Vec<String>,
+    /// Digest of the seed that was refused last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected_seed_digest: Option<String>,
+}
+
+/// The write-ahead record: an exchange that was begun, and perhaps not answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pending {
+    /// The attempt.
+    pub attempt: String,
+    /// The process that began it.
+    pub holder: String,
+}
+
+/// The credential Secret without its tokens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// The Secret's metadata.
+    pub meta: Meta,
+    /// The record; empty if the Secret has none that can be read.
+    pub record: Record,
+    /// An exchange that was begun.
+    pub pending: Option<Pending>,
+    /// Digest of the refresh token, if there is one.
+    pub refresh_token_digest: Option<String>,
+    /// Whether the access token is there.
+    pub has_access_token: bool,
+}
+
+/// The tokens of a credential Secret.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    /// The refresh token of the chain.
+    pub refresh_token: Option<SecretString>,
+    /// The access token that was got last.
+    pub access_token: Option<SecretString>,
+}
+
+/// Understands a credential Secret. Whatever was done to it by hand or by a restore, what can be used is used: a
+/// refresh token without a record is a chain of unknown history.
+pub fn credential(meta: Meta, data: &BTreeMap<String, Vec<u8>>) -> (Credential, Tokens) {
+    let text = |key: &str| {
+        let text = std::str::from_utf8(data.get(key)?).ok()?.trim();
+        (!text.is_empty()).then(|| text.to_owned())
+    };
+    let record = data.get(KEY_RECORD).and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
+    let pending = data.get(KEY_PENDING).and_then(|b| serde_json::from_slice(b).ok());
+    let refresh_token = text(KEY_REFRESH_TOKEN);
+    let access_token = text(KEY_ACCESS_TOKEN);
+    let credential = Credential {
+        meta,
+        record,
+        pending,
+        refresh_token_digest: refresh_token.as_deref().map(seed::digest),
+        has_access_token: access_token.is_some(),
+    };
+    let tokens = Tokens {
+        refresh_token: refresh_token.map(SecretString::from),
+        access_token: access_token.map(SecretString::from),
+    };
+    (credential, tokens)
+}
+
+impl Credential {
+    /// The UID of the `GraphToken` that wrote it last.
+    pub fn owner_uid(&self) -> Option<&str> {
+        self.meta.annotations.get(ANNOTATION_UID).map(String::as_str)
+    }
+
+    /// How long it outlives its `GraphToken`, as the annotation says.
+    pub fn retention(&self) -> Option<&str> {
+        self.meta.annotations.get(ANNOTATION_RETENTION).map(String::as_str)
+    }
+
+    /// Whether it was marked for deletion, its `GraphToken` being gone.
+    pub fn marked_for_deletion(&self) -> bool {
+        self.meta.annotations.contains_key(ANNOTATION_DELETE_AFTER)
+    }
+}
+
+/// What the annotation on the target says of the token in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Published {
+    /// Which token.
+    #[serde(flatten)]
+    pub facts: TokenFacts,
+    /// Digest of the keys and formats it was rendered to.
+    pub layout: String,
+    /// Digest of the rendered bytes.
+    pub content: String,
+}
+
+/// The target Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetState {
+    /// It is not there.
+    Absent,
+    /// It exists and is not ours; the sentence says whose it is and what to do.
+    Conflict(String),
+    /// It is going; the next event tells when it has gone.
+    Deleting,
+    /// It is ours.
+    Ours(TargetView),
+}
+
+/// A target that is ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetView {
+    /// Its metadata.
+    pub meta: Meta,
+    /// What it was made to hold.
+    pub published: Option<Published>,
+    /// Whether its bytes are as they were written.
+    pub intact: bool,
+}
+
+/// Decides whose a target is. `owner` is the UID that must own it under deletion policy `Delete`.
+pub fn target(meta: Option<Meta>, identity: &Identity, intact: bool) -> TargetState {
+    let Some(meta) = meta else { return TargetState::Absent };
+    if meta.deleting {
+        return TargetState::Deleting;
+    }
+    if meta.belongs_to(&identity.name) {
+        let published = meta.annotations.get(ANNOTATION_TOKEN).and_then(|text| serde_json::from_str(text).ok());
+        return TargetState::Ours(TargetView { meta, published, intact });
+    }
+    if meta.annotations.get(ANNOTATION_ADOPT) == Some(&identity.name) {
+        return TargetState::Ours(TargetView { meta, published: None, intact: false });
+    }
+    let whose = match (meta.labels.get(LABEL_MANAGED_BY), meta.labels.get(LABEL_NAME)) {
+        (Some(manager), Some(name)) if manager == MANAGER => format!("belongs to the GraphToken {name}"),
+        _ => "exists and was not made by this operator".to_owned(),
+    };
+    TargetState::Conflict(format!(
+        "the target Secret {whose}; choose another spec.target.secretName, delete that Secret, or annotate it \
+         {ANNOTATION_ADOPT}={} to hand it over",
+        identity.name
+    ))
+}
+
+/// The credential as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialState {
+    /// The grant needs none.
+    Unneeded,
+    /// There is none.
+    Absent,
+    /// It exists and cannot be used now: it is going, or the name is taken by a foreign Secret.
+    Foreign(String),
+    /// It is ours.
+    Present(Box<Credential>),
+}
+
+/// The seed as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SeedState {
+    /// The grant needs none.
+    Unneeded,
+    /// The Secret or its key is not there; the sentence says which.
+    Missing(String),
+    /// It holds nothing that can be used; the sentence says why.
+    Malformed(String),
+    /// It holds a refresh token.
+    Found {
+        /// Digest of the refresh token.
+        digest: String,
+    },
+}
+
+/// The client's proof as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProofState {
+    /// Nothing is missing.
+    Usable,
+    /// The sentence says what is missing.
+    Unusable(String),
+}
+
+/// Everything that a decision rests on.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// Which `GraphToken`.
+    pub identity: Identity,
+    /// Its status as last written: failures and times outlive a restart in it.
+    pub status: GraphTokenStatus,
+    /// Value of the annotation `graphtoken.io/requested-at`.
+    pub requested_at: Option<String>,
+    /// The credential Secret.
+    pub credential: CredentialState,
+    /// The target Secret.
+    pub target: TargetState,
+    /// The seed.
+    pub seed: SeedState,
+    /// The client's proof.
+    pub proof: ProofState,
+    /// Digest of what an exchange is made with: see [`inputs`].
+    pub inputs: String,
+    /// An app-only token that was got and is not published yet.
+    pub in_hand: Option<TokenFacts>,
+    /// This process, as it signs its write-ahead records.
+    pub holder: String,
+    /// Whether somebody else's write-ahead record stood unchanged long enough to be taken over.
+    pub pending_stood: bool,
+    /// Labels that the operator puts on every Secret it writes.
+    pub secret_labels: BTreeMap<String, String>,
+}
+
+impl Observed {
+    /// The credential, if it is ours.
+    pub fn credential(&self) -> Option<&Credential> {
+        match &self.credential {
+            CredentialState::Present(credential) => Some(credential),
+            _ => None,
+        }
+    }
+
+    /// The target, if it is ours.
+    pub fn target(&self) -> Option<&TargetView> {
+        match &self.target {
+            TargetState::Ours(view) => Some(view),
+            _ => None,
+        }
+    }
+
+    /// Facts of the token that the target serves to pods, if its bytes are as written.
+    pub fn served(&self) -> Option<&TokenFacts> {
+        let view = self.target().filter(|view| view.intact)?;
+        view.published.as_ref().map(|published| &published.facts)
+    }
+
+    /// Whether a request for a refresh waits to be handled.
+    pub fn requested(&self) -> bool {
+        self.requested_at.is_some() && self.requested_at != self.status.last_handled_request
+    }
+}
+
+/// Digest of what an exchange is made with. While it stays the same, an attempt that failed for good is not made again
+/// before its hour; a change is worth one at once.
+pub fn inputs(generation: i64, referenced: &[Option<(&str, &str)>]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(generation.to_be_bytes());
+    for secret in referenced {
+        let (uid, version) = secret.unwrap_or_default();
+        for part in [uid, version] {
+            hash.update(part.len().to_be_bytes());
+            hash.update(part);
+        }
+    }
+    hex(&hash.finalize()[..8])
+}
+
+/// The labels of every Secret that the operator writes for a `GraphToken`.
+pub fn labels(name: &str, configured: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let mut labels = configured.clone();
+    labels.insert(LABEL_MANAGED_BY.to_owned(), MANAGER.to_owned());
+    labels.insert(LABEL_NAME.to_owned(), name.to_owned());
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity { namespace: "ns".into(), name: "mail".into(), uid: "u1".into(), generation: 1 }
+    }
+
+    fn owned_by(name: &str) -> Meta {
+        Meta { labels: labels(name, &BTreeMap::new()), ..Meta::default() }
+    }
+
+    #[test]
+    fn a_secret_of_that_name_is_ours_only_by_both_labels() {
+        assert!(matches!(target(Some(owned_by("mail")), &identity(), true), TargetState::Ours(_)));
+        let mut half = owned_by("mail");
+        half.labels.remove(LABEL_MANAGED_BY);
+        assert!(matches!(target(Some(half), &identity(), true), TargetState::Conflict(_)));
+    }
+
+    #[test]
+    fn a_conflict_says_whose_the_secret_is_and_how_to_hand_it_over() {
+        let TargetState::Conflict(message) = target(Some(owned_by("other")), &identity(), true) else {
+            unreachable!("another GraphToken's target is a conflict")
+        };
+        assert!(message.contains("GraphToken other") && message.contains("graphtoken.io/adopt=mail"), "{message}");
+    }
+
+    #[test]
+    fn an_annotated_foreign_secret_is_adopted_and_rewritten() {
+        let mut meta = Meta::default();
+        meta.annotations.insert(ANNOTATION_ADOPT.into(), "mail".into());
+        let TargetState::Ours(view) = target(Some(meta.clone()), &identity(), true) else {
+            unreachable!("it was handed over")
+        };
+        assert!(!view.intact && view.published.is_none());
+        meta.annotations.insert(ANNOTATION_ADOPT.into(), "somebody-else".into());
+        assert!(matches!(target(Some(meta), &identity(), true), TargetState::Conflict(_)));
+    }
+
+    #[test]
+    fn a_refresh_token_without_a_record_is_still_a_chain() {
+        let data = BTreeMap::from([(KEY_REFRESH_TOKEN.to_owned(), b"rt-1\n".to_vec())]);
+        let (credential, tokens) = credential(Meta::default(), &data);
+        assert_eq!(credential.refresh_token_digest, Some(seed::digest("rt-1")));
+        assert_eq!(credential.record, Record::default());
+        assert!(tokens.refresh_token.is_some());
+    }
+
+    #[test]
+    fn inputs_change_with_the_spec_and_with_each_referenced_secret() {
+        let base = inputs(1, &[Some(("u", "1")), None]);
+        assert_ne!(base, inputs(2, &[Some(("u", "1")), None]));
+        assert_ne!(base, inputs(1, &[Some(("u", "2")), None]));
+        assert_ne!(base, inputs(1, &[None, Some(("u", "1"))]));
+        assert_eq!(base, inputs(1, &[Some(("u", "1")), None]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_in_a_credential_secret_make_it_panic(
+            record in proptest::collection::vec(any::<u8>(), 0..200),
+            pending in proptest::collection::vec(any::<u8>(), 0..200),
+            token in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let data = BTreeMap::from([
+                (KEY_RECORD.to_owned(), record),
+                (KEY_PENDING.to_owned(), pending),
+                (KEY_REFRESH_TOKEN.to_owned(), token),
+            ]);
+            let _ = credential(Meta::default(), &data);
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! `plan(desired, observed, now)` → what to do next, when to look again, and why nothing is done. Pure and deterministic:
+//! due times and failure counts come from what is persisted, jitter from a hash, so a restart neither stampedes nor forgets.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest as _, Sha256};
+
+use crate::api::Reason;
+use crate::api::status::LastFailure;
+use crate::desired::{Desired, Grant, RefreshPolicy};
+use crate::observed::{
+    ChainClient, Credential, CredentialState, Observed, ProofState, SeedState, TargetState, TokenFacts,
+};
+use crate::render::layout_digest;
+
+/// A failure that only a person can mend is tried again this often, in case it was mended where we cannot see.
+const HOURLY: SignedDuration = SignedDuration::from_hours(1);
+/// Two refreshes of one `GraphToken` are never closer than this.
+const SPACING: SignedDuration = SignedDuration::from_secs(1);
+/// Somebody else's write-ahead record must stand unchanged for this long before it is taken over.
+pub const PENDING_STANDS: Duration = Duration::from_secs(3);
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Act {
+    /// Nothing until the next look.
+    Wait,
+    /// Get a token from the provider.
+    Exchange(Exchange),
+    /// Write the newest token into the target.
+    Publish,
+}
+
+/// An exchange with the provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exchange {
+    /// Why now.
+    pub why: Why,
+    /// What is sent.
+    pub source: Source,
+}
+
+/// Why an exchange takes place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// The seed holds a refresh token that is new to us.
+    NewSeed,
+    /// There is no token for this spec.
+    NoToken,
+    /// A user asked for it.
+    Requested,
+    /// The token is due for a refresh, or has run out.
+    Due,
+    /// An exchange was begun and never settled.
+    Recovery,
+}
+
+/// What an exchange sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The refresh token of the chain.
+    Chain,
+    /// The refresh token of the seed.
+    Seed,
+    /// The client's proof alone.
+    Client,
+}
+
+/// Something that stands in the way without an attempt having been made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The reason in the conditions.
+    pub reason: Reason,
+    /// What is wrong and what to do about it.
+    pub message: String,
+}
+
+/// The decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What to do.
+    pub act: Act,
+    /// When to look again at the latest; `None`: only when something changes.
+    pub look_at: Option<Timestamp>,
+    /// When the next exchange is to be made.
+    pub next_exchange: Option<Timestamp>,
+    /// What stands in the way.
+    pub problem: Option<Problem>,
+}
+
+/// Decides. See the module.
+pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
+    match &observed.target {
+        TargetState::Conflict(message) => return blocked(Reason::TargetConflict, message, observed, now),
+        TargetState::Deleting => return waiting(None, None, observed, now),
+        TargetState::Absent | TargetState::Ours(_) => {}
+    }
+    if let Some(token) = publishable(desired, observed, now)
+        && !serves(desired, observed, token)
+    {
+        let at = publish_gate(observed).unwrap_or(now);
+        let act = if at <= now { Act::Publish } else { Act::Wait };
+        return Plan { act, ..waiting(None, Some(at), observed, now) };
+    }
+    match want(desired, observed, now) {
+        Want::Nothing => waiting(None, None, observed, now),
+        Want::Later(at) => waiting(None, Some(at), observed, now),
+        Want::Blocked(problem) => blocked(problem.reason, &problem.message, observed, now),
+        Want::Exchange(exchange, at) => {
+            let at = [Some(at), gate(observed), spacing(desired, observed)].into_iter().flatten().max();
+            let at = at.unwrap_or(now);
+            let act = if at <= now { Act::Exchange(exchange) } else { Act::Wait };
+            waiting_with(act, Some(at), observed, now)
+        }
+    }
+}
+
+fn waiting_with(act: Act, next_exchange: Option<Timestamp>, observed: &Observed, now: Timestamp) -> Plan {
+    Plan { act, ..waiting(next_exchange, next_exchange, observed, now) }
+}
+
+/// A plan that waits: until `at`, and for the token in the target to run out, for then the conditions change.
+fn waiting(
+    next_exchange: Option<Timestamp>,
+    at: Option<Timestamp>,
+    observed: &Observed,
+    now: Timestamp,
+) -> Plan {
+    let expiry = observed.served().map(|token| token.expires_at);
+    let look_at = [at, expiry].into_iter().flatten().filter(|t| *t > now).min();
+    Plan { act: Act::Wait, look_at, next_exchange, problem: None }
+}
+
+fn blocked(reason: Reason, message: &str, observed: &Observed, now: Timestamp) -> Plan {
+    let problem = Some(Problem { reason, message: message.to_owned() });
+    Plan { problem, ..waiting(None, Some(now.saturating_add(HOURLY).unwrap_or(now)), observed, now) }
+}
+
+/// The newest token for this spec that is at hand, unexpired.
+fn publishable<'a>(desired: &Desired, observed: &'a Observed, now: Timestamp) -> Option<&'a TokenFacts> {
+    at_hand(desired, observed).filter(|token| token.expires_at > now)
+}
+
+/// The newest token for this spec that could be written into the target without an exchange.
+fn at_hand<'a>(desired: &Desired, observed: &'a Observed) -> Option<&'a TokenFacts> {
+    let token = match desired.grant {
+        Grant::ClientCredentials => observed.in_hand.as_ref().or_else(|| observed.served()),
+        Grant::RefreshToken { .. } => observed
+            .credential()
+            .filter(|c| c.has_access_token && account_problem(desired, c).is_none())
+            .and_then(|c| c.record.token.as_ref())
+            .map(|token| &token.facts),
+    };
+    token.filter(|token| token.issued_for == desired.issued_for)
+}
+
+/// Whether the target is just as it would be written now.
+fn serves(desired: &Desired, observed: &Observed, token: &TokenFacts) -> bool {
+    let Some(view) = observed.target() else { return false };
+    let Some(published) = view.published.as_ref().filter(|_| view.intact) else {
+        return false;
+    };
+    let rendered_alike = published.layout == layout_digest(&desired.target.data);
+    if desired.grant == Grant::ClientCredentials && observed.in_hand.is_none() && !rendered_alike {
+        // The token cannot be had back from the target: `want` sees to another.
+        return true;
+    }
+    published.facts.attempt == token.attempt
+        && rendered_alike
+        && crate::target_shape::metadata_holds(desired, observed, &view.meta)
+}
+
+enum Want {
+    Nothing,
+    Later(Timestamp),
+    Blocked(Problem),
+    Exchange(Exchange, Timestamp),
+}
+
+fn want(desired: &Desired, observed: &Observed, now: Timestamp) -> Want {
+    if desired.suspend {
+        return Want::Nothing;
+    }
+    if let ProofState::Unusable(message) = &observed.proof {
+        return Want::Blocked(invalid(message.clone()));
+    }
+    match &desired.grant {
+        Grant::ClientCredentials => want_app_only(desired, observed, now),
+        Grant::RefreshToken { .. } => want_delegated(desired, observed, now),
+    }
+}
+
+fn want_app_only(desired: &Desired, observed: &Observed, now: Timestamp) -> Want {
+    let layout = layout_digest(&desired.target.data);
+    let served_alike =
+        observed.target().and_then(|view| view.published.as_ref()).is_some_and(|p| p.layout == layout);
+    let token = at_hand(desired, observed).filter(|_| served_alike || observed.in_hand.is_some());
+    timed(desired, observed, token, Source::Client, now)
+}
+
+fn want_delegated(desired: &Desired, observed: &Observed, now: Timestamp) -> Want {
+    let credential = match &observed.credential {
+        // The next event tells when it changes; the look is for a GraphToken that died without one.
+        CredentialState::Foreign(message) => return Want::Blocked(conflict(message.clone())),
+        CredentialState::Present(credential) => Some(&**credential),
+        CredentialState::Absent | CredentialState::Unneeded => None,
+    };
+    if let Some(pending) = credential.and_then(|c| c.pending.as_ref())
+        && pending.holder != observed.holder
+    {
+        if !observed.pending_stood {
+            return Want::Later(now.saturating_add(PENDING_STANDS).unwrap_or(now));
+        }
+        let source = if new_seed(desired, observed, credential) { Source::Seed } else { Source::Chain };
+        if source == Source::Seed || credential.is_some_and(|c| chain_is_usable(desired, c)) {
+            return Want::Exchange(Exchange { why: Why::Recovery, source }, now);
+        }
+    }
+    if new_seed(desired, observed, credential) {
+        return Want::Exchange(Exchange { why: Why::NewSeed, source: Source::Seed }, now);
+    }
+    let Some(credential) = credential.filter(|c| chain_is_usable(desired, c)) else {
+        return Want::Blocked(no_chain(desired, observed, credential));
+    };
+    if let Some(problem) = account_problem(desired, credential) {
+        return Want::Blocked(problem);
+    }
+    timed(desired, observed, at_hand(desired, observed), Source::Chain, now)
+}
+
+/// An exchange at the time that the token at hand asks for.
+fn timed(
+    desired: &Desired,
+    observed: &Observed,
+    token: Option<&TokenFacts>,
+    source: Source,
+    now: Timestamp,
+) -> Want {
+    let (why, at) = match token {
+        None => (Why::NoToken, now),
+        Some(_) if observed.requested() => (Why::Requested, now),
+        Some(token) => (Why::Due, due(desired.refresh, token, &observed.identity.uid)),
+    };
+    Want::Exchange(Exchange { why, source }, at)
+}
+
+/// Whether the seed holds a refresh token that was neither adopted nor, while a chain goes on, refused before.
+fn new_seed(desired: &Desired, observed: &Observed, credential: Option<&Credential>) -> bool {
+    let SeedState::Found { digest } = &observed.seed else { return false };
+    let Some(credential) = credential else { return true };
+    let record = &credential.record;
+    let refused = record.rejected_seed_digest.as_ref() == Some(digest) && chain_is_usable(desired, credential);
+    !refused && !record.seed_digests.contains(digest) && credential.refresh_token_digest.as_ref() != Some(digest)
+}
+
+/// Whether the chain's refresh token was issued to this client, in this tenant, by this server.
+fn chain_is_usable(desired: &Desired, credential: &Credential) -> bool {
+    credential.refresh_token_digest.is_some() && {
+        let record = &credential.record;
+        let wanted = ChainClient::from(&desired.client);
+        record.client.as_ref().is_none_or(|got| {
+            let tenant_id = record.account.as_ref().and_then(|a| a.tenant_id.as_deref());
+            let same_tenant = got.tenant == wanted.tenant || tenant_id == Some(&wanted.tenant);
+            same_tenant && got.client_id == wanted.client_id && got.token_origin == wanted.token_origin
+        })
+    }
+}
+
+fn no_chain(desired: &Desired, observed: &Observed, credential: Option<&Credential>) -> Problem {
+    match &observed.seed {
+        SeedState::Missing(message) | SeedState::Malformed(message) => invalid(message.clone()),
+        _ if credential.is_some_and(|c| c.refresh_token_digest.is_some()) => Problem {
+            reason: Reason::AuthorizationRequired,
+            message: format!(
+                "the sign-in that is kept was made for another tenant, client or token endpoint than {} at {}; sign in for \
+                 this one and put the new refresh token into the seed Secret",
+                desired.client.client_id, desired.client.token_origin
+            ),
+        },
+        _ => Problem {
+            reason: Reason::AuthorizationRequired,
+            message: "the seed was used up before and the sign-in that came of it is gone; sign in again and put the \
+                      new refresh token into the seed Secret"
+                .to_owned(),
+        },
+    }
+}
+
+fn account_problem(desired: &Desired, credential: &Credential) -> Option<Problem> {
+    let wanted = desired.account.as_deref()?;
+    let bound = credential.record.account.as_ref()?;
+    (!account_matches(wanted, bound)).then(|| Problem {
+        reason: Reason::WrongAccount,
+        message: "the account that is signed in is not spec.account; sign in as spec.account and put that refresh token \
+                  into the seed Secret, or correct spec.account"
+            .to_owned(),
+    })
+}
+
+/// Whether an account is the one that `spec.account` names, by object id or UPN, both without regard to case.
+pub fn account_matches(wanted: &str, account: &crate::grant::Account) -> bool {
+    let username = account.username.as_deref();
+    wanted.eq_ignore_ascii_case(&account.object_id) || username.is_some_and(|u| u.eq_ignore_ascii_case(wanted))
+}
+
+fn invalid(message: String) -> Problem {
+    Problem { reason: Reason::InvalidConfiguration, message }
+}
+
+fn conflict(message: String) -> Problem {
+    Problem { reason: Reason::TargetConflict, message }
+}
+
+/// The earliest time for another attempt after a failure; `None`: no failure holds anything up.
+fn gate(observed: &Observed) -> Option<Timestamp> {
+    let failure = observed.status.last_failure.as_ref()?;
+    let failed_at = Timestamp::from(failure.time);
+    let failures = observed.status.consecutive_failures;
+    let wait = match failure.reason {
+        Reason::Throttled => {
+            let asked = failure.retry_after.map_or(failed_at, Timestamp::from);
+            return Some(asked.max(plus(failed_at, doubling(failures, 5, 60))));
+        }
+        // What it is made with has changed, or a user asks: that passes over back-off, though not over throttling.
+        _ if observed.requested() || failure.inputs.as_ref() != Some(&observed.inputs) => return None,
+        reason if reason.needs_a_person() => HOURLY,
+        _ => backoff(observed, failure, failures),
+    };
+    Some(plus(failed_at, wait))
+}
+
+/// Publishing costs the provider nothing: only a store that failed holds it up.
+fn publish_gate(observed: &Observed) -> Option<Timestamp> {
+    let failed = observed.status.last_failure.as_ref()?.reason == Reason::StorageUnavailable;
+    failed.then(|| gate(observed)).flatten()
+}
+
+/// Doubles from 5 s to 30 s; while pods hold a valid token never above a quarter of what is left of its life.
+fn backoff(observed: &Observed, failure: &LastFailure, failures: u32) -> SignedDuration {
+    let doubled = doubling(failures, 5, 30);
+    let left = observed
+        .served()
+        .map(|token| token.expires_at.duration_since(failure.time.into()))
+        .filter(SignedDuration::is_positive);
+    left.map_or(doubled, |left| doubled.min((left / 4).max(SPACING)))
+}
+
+fn doubling(failures: u32, first: i64, most: i64) -> SignedDuration {
+    let doubled = first.saturating_mul(1_i64 << failures.saturating_sub(1).min(20));
+    SignedDuration::from_secs(doubled.min(most))
+}
+
+fn spacing(desired: &Desired, observed: &Observed) -> Option<Timestamp> {
+    at_hand(desired, observed).map(|token| plus(token.issued_at, SPACING))
+}
+
+fn plus(at: Timestamp, wait: SignedDuration) -> Timestamp {
+    at.saturating_add(wait).unwrap_or(Timestamp::MAX)
+}
+
+/// When a token is due for a refresh: what the policy and the provider ask for, moved up to a tenth earlier by a hash of
+/// UID and expiry, so that tokens issued together do not come due together.
+pub fn due(policy: RefreshPolicy, token: &TokenFacts, uid: &str) -> Timestamp {
+    let life = token.expires_at.duration_since(token.issued_at).max(SignedDuration::ZERO);
+    let asked = match policy {
+        RefreshPolicy::Percentage(percentage) => life / 100 * i32::from(100_u8.saturating_sub(percentage)),
+        RefreshPolicy::Before(_) if renew_before_is_too_long(policy, life) => life / 2,
+        RefreshPolicy::Before(before) => life - SignedDuration::try_from(before).unwrap_or(SignedDuration::MAX),
+    };
+    let hinted = token.refresh_at.map(|at| at.duration_since(token.issued_at)).filter(SignedDuration::is_positive);
+    let wait = hinted.map_or(asked, |hinted| hinted.min(asked));
+    plus(token.issued_at, wait - wait / 10_000 * jitter(uid, token.expires_at))
+}
+
+/// Whether `renewBefore` leaves less than a tenth of a token's life: half of the life is used then, with a warning.
+pub fn renew_before_is_too_long(policy: RefreshPolicy, life: SignedDuration) -> bool {
+    matches!(policy, RefreshPolicy::Before(before)
+        if SignedDuration::try_from(before).is_ok_and(|before| before >= life / 10 * 9))
+}
+
+/// 0–1000 ten-thousandths, the same for the same token of the same `GraphToken`.
+fn jitter(uid: &str, expires_at: Timestamp) -> i32 {
+    let mut hash = Sha256::new();
+    hash.update(uid);
+    hash.update(expires_at.as_millisecond().to_be_bytes());
+    let digest = hash.finalize();
+    i32::from(u16::from_be_bytes([digest[0], digest[1]]) % 1001)
+}
+
+/// The refresh policy's warning for the token at hand, if there is one.
+pub fn policy_warning(desired: &Desired, observed: &Observed) -> Option<String> {
+    let token = at_hand(desired, observed)?;
+    let life = token.expires_at.duration_since(token.issued_at);
+    renew_before_is_too_long(desired.refresh, life).then(|| {
+        format!(
+            "spec.refresh.renewBefore leaves less than a tenth of the token's life of {}s: it is refreshed at half of its life",
+            life.as_secs()
+        )
+    })
+}
+
+
+#[cfg(test)]
+mod tests;

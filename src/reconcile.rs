@@ -1,0 +1,433 @@
+//! One look at one `GraphToken`: observe → plan → act → commit → publish → status.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::api::ObjectMeta;
+use kube::core::error_boundary::InvalidObject;
+use kube::runtime::controller::Action;
+use tokio::sync::oneshot;
+
+use crate::api::{GraphToken, GraphTokenStatus, Reason};
+use crate::desired::{ClientProof, Desired, Grant, Guards, SpecError};
+use crate::events::Events;
+use crate::failure::Failure;
+use crate::observe::{client_secret, credential_store, fill, sketch};
+use crate::observed::{Credential, CredentialState, Identity, Observed, SeedState, TargetState, TargetView};
+use crate::plan::{Act, Exchange, Plan, Problem, plan, policy_warning};
+use crate::rotation::{Exchanger, Job, Report};
+use crate::state::{Key, Memory, SecretCache, State};
+use crate::status;
+use crate::store::StoreError;
+use crate::target::{self, Content, Material};
+
+/// Exchange, publish, and a second of each where the first look was stale: more is left to the next look.
+const MAX_STEPS: usize = 6;
+/// The next look where this one found no end.
+const SOON: Duration = Duration::from_secs(1);
+/// How long a reconcile waits for an exchange beyond its deadline before it says that storing takes long.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What reconciles share.
+pub struct Context {
+    /// What exchanges are made with, the API server and the clock among it.
+    pub exchanger: Exchanger,
+    /// Metadata of all Secrets.
+    pub secrets: SecretCache,
+    /// What is remembered between reconciles.
+    pub state: State,
+    /// What the settings let a spec do.
+    pub guards: Guards,
+    /// Labels that the settings put on every Secret.
+    pub secret_labels: BTreeMap<String, String>,
+    /// Events for people.
+    pub events: Events,
+}
+
+impl Context {
+    fn now(&self) -> Timestamp {
+        self.exchanger.clock.now()
+    }
+}
+
+/// One look at a `GraphToken`.
+pub async fn reconcile(object: &GraphToken, ctx: &Context) -> Result<Action, StoreError> {
+    let identity = identity(&object.metadata);
+    if object.metadata.deletion_timestamp.is_some() {
+        // The garbage collector takes the target, and the credential outlives us: there is nothing to finalize.
+        return Ok(Action::await_change());
+    }
+    let key = Key::new(&identity.namespace, &identity.name);
+    let mut memory = ctx.state.take(&key, &identity.uid);
+    let done = look(object, &identity, ctx, &mut memory).await;
+    ctx.state.put(&key, memory);
+    done
+}
+
+/// Tells the author of a `GraphToken` that does not decode, as after a CRD and an operator of different versions met.
+pub async fn refuse(invalid: &InvalidObject, ctx: &Context) -> Result<Action, StoreError> {
+    let identity = identity(&invalid.metadata);
+    let error = SpecError::Undecodable(invalid.error.clone());
+    let status = status::project_invalid(&identity, &GraphTokenStatus::default(), &error, ctx.now());
+    match status::write(&ctx.exchanger.client, &identity, &status).await {
+        // It was written: what comes back does not decode either.
+        Ok(_) | Err(StoreError::Unanswered(_)) => Ok(Action::await_change()),
+        Err(error) => Err(error),
+    }
+}
+
+fn identity(meta: &ObjectMeta) -> Identity {
+    Identity {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        uid: meta.uid.clone().unwrap_or_default(),
+        generation: meta.generation.unwrap_or_default(),
+    }
+}
+
+async fn look(
+    object: &GraphToken,
+    identity: &Identity,
+    ctx: &Context,
+    memory: &mut Memory,
+) -> Result<Action, StoreError> {
+    let before = object.status.clone().unwrap_or_default();
+    let desired = match Desired::new(&identity.name, &object.spec, &ctx.guards) {
+        Ok(desired) => Arc::new(desired),
+        Err(error) => {
+            let status = status::project_invalid(identity, &before, &error, ctx.now());
+            save(ctx, identity, memory, &before, status).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let sketched = sketch(ctx, identity, object, &desired, memory);
+    let before = sketched.status.clone();
+    let mut look = Look { ctx, desired, memory, published: false };
+    let (observed, plan) = match fill(ctx, &look.desired, look.memory, sketched.clone()).await {
+        Ok(observed) => look.steps(observed).await?,
+        Err(error) => (sketched.clone(), unreadable(&error)),
+    };
+    let status = status::project(&look.desired, &observed, &plan, ctx.now());
+    let desired = Arc::clone(&look.desired);
+    say(ctx, &desired, &observed, memory).await;
+    save(ctx, identity, memory, &before, status).await?;
+    Ok(next_look(ctx, &plan))
+}
+
+/// The plan where even reading failed.
+fn unreadable(error: &StoreError) -> Plan {
+    tracing::warn!(%error, "what the decision rests on could not be read");
+    let problem = Problem { reason: Reason::StorageUnavailable, message: storage_message(error) };
+    Plan { act: Act::Wait, look_at: None, next_exchange: None, problem: Some(problem) }
+}
+
+fn storage_message(error: &StoreError) -> String {
+    let then = if error.is_transient() {
+        "the operator tries again by itself"
+    } else {
+        "let whoever runs the cluster mend it; the operator tries again by itself"
+    };
+    format!("a Secret could not be read or written: {error}; {then}")
+}
+
+fn next_look(ctx: &Context, plan: &Plan) -> Action {
+    match (&plan.act, plan.look_at, &plan.problem) {
+        (Act::Wait, Some(at), _) => {
+            let wait = at.duration_since(ctx.now());
+            // A timer may fire early by its granularity; a look before its time would be one for nothing.
+            Action::requeue(Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(5))
+        }
+        (Act::Wait, None, Some(problem)) if problem.reason == Reason::StorageUnavailable => {
+            Action::requeue(COMMIT_PATIENCE)
+        }
+        (Act::Wait, None, _) => Action::await_change(),
+        _ => Action::requeue(SOON),
+    }
+}
+
+/// Writes the status if it differs, and says in events what changed.
+async fn save(
+    ctx: &Context,
+    identity: &Identity,
+    memory: &mut Memory,
+    before: &GraphTokenStatus,
+    status: GraphTokenStatus,
+) -> Result<(), StoreError> {
+    let unsaved = matches!(memory.status, Some((None, _)));
+    if *before == status && !unsaved {
+        return Ok(());
+    }
+    ctx.events.changed(identity, before, &status).await;
+    // Kept even if it cannot be written: failure counts hold back the next attempt while the API server is away.
+    memory.status = Some((None, status));
+    if let Some((version, status)) = &mut memory.status {
+        *version = Some(status::write(&ctx.exchanger.client, identity, status).await?);
+    }
+    Ok(())
+}
+
+/// What no condition speaks of.
+async fn say(ctx: &Context, desired: &Desired, observed: &Observed, memory: &mut Memory) {
+    let identity = &observed.identity;
+    if let Some(warning) = policy_warning(desired, observed)
+        && memory.said.insert("RenewBeforeTooLong".to_owned())
+    {
+        ctx.events.warning(identity, "RenewBeforeTooLong", &warning).await;
+    }
+    if let Grant::RefreshToken { seed } = &desired.grant
+        && matches!(observed.seed, SeedState::Found { .. })
+    {
+        let others = ctx.state.share_seed(&Key::new(&identity.namespace, &seed.name), &identity.name);
+        if !others.is_empty() && memory.said.insert("SeedShared".to_owned()) {
+            let note = format!(
+                "Secret {} is also the seed of {}: at a server that takes a refresh token once, only one of them can sign in",
+                seed.name,
+                others.join(", ")
+            );
+            ctx.events.warning(identity, "SeedShared", &note).await;
+        }
+    }
+}
+
+/// The steps of one look.
+struct Look<'a> {
+    ctx: &'a Context,
+    desired: Arc<Desired>,
+    memory: &'a mut Memory,
+    published: bool,
+}
+
+impl Look<'_> {
+    /// Acts until there is nothing to do but wait.
+    async fn steps(&mut self, mut observed: Observed) -> Result<(Observed, Plan), StoreError> {
+        if let Some(receiver) = self.memory.in_flight.take() {
+            observed = self.hear(receiver, observed).await?;
+        }
+        let mut steps = 0;
+        loop {
+            let plan = plan(&self.desired, &observed, self.ctx.now());
+            let too_many = steps >= MAX_STEPS || self.memory.in_flight.is_some();
+            match plan.act {
+                _ if too_many => return Ok((observed, plan)),
+                Act::Wait => return Ok((observed, plan)),
+                Act::Exchange(exchange) => observed = self.exchange(exchange, observed).await?,
+                Act::Publish if self.published => {
+                    let message = "the Secret is not as it was written: see which admission webhook or controller changes it";
+                    observed = self.storage_failed(observed, message.to_owned());
+                }
+                Act::Publish => observed = self.publish(observed).await?,
+            }
+            steps += 1;
+        }
+    }
+
+    async fn again(&mut self, observed: Observed) -> Result<Observed, StoreError> {
+        self.memory.read_live = true;
+        fill(self.ctx, &self.desired, self.memory, observed).await
+    }
+
+    fn storage_failed(&self, mut observed: Observed, message: String) -> Observed {
+        let failure = Failure { message, ..Failure::of(Reason::StorageUnavailable) };
+        tracing::warn!(message = failure.message, "storage failed");
+        observed.status = status::with_failure(observed.status, failure, &observed.inputs, self.ctx.now());
+        observed
+    }
+
+    async fn exchange(&mut self, exchange: Exchange, mut observed: Observed) -> Result<Observed, StoreError> {
+        let identity = observed.identity.clone();
+        let client_secret = match &self.desired.client.proof {
+            ClientProof::Public => None,
+            ClientProof::Secret(proof) => {
+                client_secret(self.ctx, proof, &identity.namespace).await?.ok()
+            }
+        };
+        let tenant_id = match self.tenant_id(&observed).await {
+            Ok(tenant_id) => tenant_id,
+            Err(failure) => {
+                observed.status =
+                    status::with_failure(observed.status, failure, &observed.inputs, self.ctx.now());
+                return Ok(observed);
+            }
+        };
+        tracing::debug!(why = ?exchange.why, source = ?exchange.source, "exchange");
+        let turn = self.ctx.exchanger.provider.admit(&self.desired.client).await;
+        let receiver = self.ctx.exchanger.begin(Job {
+            turn,
+            desired: Arc::clone(&self.desired),
+            exchange,
+            planned_with: observed.credential().cloned(),
+            seed_digest: match &observed.seed {
+                SeedState::Found { digest } => Some(digest.clone()),
+                _ => None,
+            },
+            client_secret,
+            store: credential_store(self.ctx, &identity, &self.desired),
+            namespace: identity.namespace.clone(),
+            tenant_id,
+        });
+        if observed.requested() {
+            observed.status.last_handled_request.clone_from(&observed.requested_at);
+        }
+        self.hear(receiver, observed).await
+    }
+
+    /// The GUID of the tenant, which an app-only answer of Entra does not tell and MSAL's cache wants.
+    async fn tenant_id(&self, observed: &Observed) -> Result<Option<String>, Failure> {
+        let client = &self.desired.client;
+        if self.desired.grant != Grant::ClientCredentials || crate::exchange::is_guid(&client.tenant) {
+            return Ok(None);
+        }
+        let known = observed.status.account.as_ref().and_then(|account| account.tenant_id.clone());
+        let same_spec =
+            observed.served().is_some_and(|token| token.issued_for == self.desired.issued_for) && known.is_some();
+        match &client.openid_configuration {
+            None => Ok(None),
+            Some(_) if same_spec => Ok(known),
+            Some(url) => {
+                let deadline = self.ctx.exchanger.deadline();
+                Ok(Some(self.ctx.exchanger.provider.tenant_id(url, deadline).await?))
+            }
+        }
+    }
+
+    /// Waits for an exchange, and takes in what came of it.
+    async fn hear(
+        &mut self,
+        mut receiver: oneshot::Receiver<Report>,
+        observed: Observed,
+    ) -> Result<Observed, StoreError> {
+        // One live read and one write before the request, a retry of it, and the commit.
+        let patience = self.ctx.exchanger.deadline() * 2 + COMMIT_PATIENCE;
+        match tokio::time::timeout(patience, &mut receiver).await {
+            Ok(Ok(report)) => self.take_in(report, observed).await,
+            Ok(Err(_)) => Ok(self.storage_failed(observed, "the exchange broke off; see the operator's log".to_owned())),
+            Err(_) => {
+                self.memory.in_flight = Some(receiver);
+                let message = "a new token was got, or is about to be, and could not be stored yet: it is kept in memory and \
+                               tried again; let whoever runs the cluster see why Secrets cannot be written";
+                Ok(self.storage_failed(observed, message.to_owned()))
+            }
+        }
+    }
+
+    async fn take_in(&mut self, report: Report, mut observed: Observed) -> Result<Observed, StoreError> {
+        let identity = observed.identity.clone();
+        match report {
+            Report::Issued { credential, in_hand, adopted_seed, warnings } => {
+                for warning in warnings {
+                    if self.memory.said.insert(format!("{warning:?}")) {
+                        self.ctx.events.warning(&identity, "OddAnswer", &warning.to_string()).await;
+                    }
+                }
+                if adopted_seed {
+                    let note = "the seed was exchanged; the operator keeps the sign-in from now on, and the seed may be deleted";
+                    self.ctx.events.normal(&identity, "SeedAdopted", note).await;
+                }
+                self.issued(credential, &in_hand, &mut observed);
+                self.memory.in_hand = Some(*in_hand);
+                Ok(observed)
+            }
+            Report::Failed(failure) => {
+                tracing::info!(
+                    namespace = identity.namespace, name = identity.name, reason = failure.reason.as_str(),
+                    error = failure.error, codes = ?failure.codes, correlation_id = failure.correlation_id,
+                    "exchange failed"
+                );
+                observed.status =
+                    status::with_failure(observed.status, failure, &observed.inputs, self.ctx.now());
+                self.again(observed).await
+            }
+            Report::SeedRejected(failure) => {
+                let note = format!("the seed was refused, and the sign-in that is kept goes on: {}", failure.message);
+                self.ctx.events.warning(&identity, "SeedRejected", &note).await;
+                self.again(observed).await
+            }
+            Report::Stale => self.again(observed).await,
+            Report::Storage(error) => Ok(self.storage_failed(observed, storage_message(&error))),
+        }
+    }
+
+    fn issued(
+        &mut self,
+        credential: Option<Box<Credential>>,
+        in_hand: &crate::state::InHand,
+        observed: &mut Observed,
+    ) {
+        let status = std::mem::take(&mut observed.status);
+        let mut status = status::with_token(status, &in_hand.stored);
+        status.refresh_count += 1;
+        status.consecutive_failures = 0;
+        status.last_failure = None;
+        match credential {
+            Some(credential) => {
+                self.memory.credential = Some((*credential).clone());
+                observed.credential = CredentialState::Present(credential);
+            }
+            None => {
+                let tenant_id = in_hand.account.as_ref().and_then(|account| account.tenant_id.clone());
+                status.account =
+                    tenant_id.map(|id| crate::api::status::AccountStatus { object_id: None, tenant_id: Some(id) });
+                observed.in_hand = Some(in_hand.stored.facts.clone());
+            }
+        }
+        observed.status = status;
+    }
+
+    async fn publish(&mut self, mut observed: Observed) -> Result<Observed, StoreError> {
+        let Some(content) = self.content(&observed).await? else {
+            return self.again(observed).await;
+        };
+        let client = &self.ctx.exchanger.client;
+        match target::publish(client, &self.desired, &observed, &content).await {
+            Ok(meta) => {
+                self.published = true;
+                let view = TargetView { meta, published: Some(content.published), intact: true };
+                self.memory.target = Some((view.clone(), tokio::time::Instant::now()));
+                self.memory.checked = None;
+                self.memory.in_hand = None;
+                observed.in_hand = None;
+                observed.target = TargetState::Ours(view);
+                let healed = |failure: &crate::api::status::LastFailure| failure.reason == Reason::StorageUnavailable;
+                if observed.status.last_failure.as_ref().is_some_and(healed) {
+                    observed.status.last_failure = None;
+                    observed.status.consecutive_failures = 0;
+                }
+                Ok(observed)
+            }
+            Err(StoreError::Conflict | StoreError::Gone) => self.again(observed).await,
+            Err(error) => Ok(self.storage_failed(observed, storage_message(&error))),
+        }
+    }
+
+    /// What the target is to hold: the token just got, the one in the credential, or, where only metadata was changed, what
+    /// it holds already. `None`: it is not there any more.
+    async fn content(&self, observed: &Observed) -> Result<Option<Content>, StoreError> {
+        if let Some(in_hand) = self.memory.in_hand.as_ref().filter(|t| t.stored.facts.issued_for == self.desired.issued_for) {
+            let material = Material {
+                stored: &in_hand.stored,
+                access_token: &in_hand.access_token,
+                account: in_hand.account.as_ref(),
+            };
+            return Ok(Some(Content::render(&self.desired, material)));
+        }
+        let identity = &observed.identity;
+        if self.desired.grant == Grant::ClientCredentials {
+            let name = &self.desired.target.secret_name;
+            let found = target::read(&self.ctx.exchanger.client, observed, name).await?;
+            let published = observed.target().and_then(|view| view.published.clone());
+            return Ok(found.zip(published).map(|((_, mut data), published)| {
+                data.retain(|key, _| self.desired.target.data.iter().any(|entry| entry.key == *key));
+                Content { published, data }
+            }));
+        }
+        let store = credential_store(self.ctx, identity, &self.desired);
+        let Some((credential, tokens)) = store.read().await? else { return Ok(None) };
+        let stored = credential.record.token.as_ref();
+        Ok(stored.zip(tokens.access_token.as_ref()).map(|(stored, access_token)| {
+            let material = Material { stored, access_token, account: credential.record.account.as_ref() };
+            Content::render(&self.desired, material)
+        }))
+    }
+}

@@ -1,0 +1,226 @@
+//! `graphtoken run`: one process, from its start through its terms of leadership to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kube::Api;
+use kube::api::ListParams;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, Admin};
+use crate::api::GraphToken;
+use crate::args::{Settings, lease_namespace};
+use crate::controller::{self, Caches, Term};
+use crate::desired::Guards;
+use crate::events::Events;
+use crate::exchange::Provider;
+use crate::kubeclient::{self, Clients};
+use crate::leader::{self, Candidate, Lease, campaign};
+use crate::metrics::Metrics;
+use crate::reconcile::Context;
+use crate::rotation::Exchanger;
+use crate::state::{Clock, State};
+
+/// Between two tries to reach the API server at the start.
+const START_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why the operator could not run.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// No access to an API server.
+    #[error(transparent)]
+    Kube(#[from] kubeclient::Error),
+    /// No HTTP client.
+    #[error("cannot make an HTTP client: {0}")]
+    Http(#[from] reqwest::Error),
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}: {source}; choose another --listen")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// No signal handlers.
+    #[error("cannot handle signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT; exchanges in flight are finished first. A second signal ends it at once.
+pub async fn run(settings: Settings) -> Result<(), Error> {
+    let stop = stop_on_signals()?;
+    let config = kubeclient::infer().await?;
+    let metrics = Metrics::default();
+    let clients = Clients::new(&config, settings.kube_qps, &metrics)?;
+    let provider = Arc::new(Provider::new(settings.provider_qps)?);
+    let identity = leader::identity();
+    let (lease, campaign) = if settings.leader_election {
+        let namespace = lease_namespace(settings.lease_namespace.as_deref(), &config);
+        let candidate = Candidate {
+            client: clients.requests.clone(),
+            namespace,
+            identity: identity.clone(),
+            duration: settings.lease_duration,
+        };
+        let (lease, campaign) = campaign(candidate);
+        (lease, Some(campaign))
+    } else {
+        (Lease::always(), None)
+    };
+    let caches = Caches::default();
+    let reached = Arc::new(AtomicBool::new(false));
+    let served = serve(&settings, &metrics, &lease, &caches, &reached).await?;
+
+    reach(&clients, &settings, &reached, &stop).await;
+    let mut terms = lease.clone();
+    while !stop.is_cancelled() {
+        if !terms.leading() {
+            tokio::select! {
+                () = terms.changed() => {}
+                () = stop.cancelled() => {}
+            }
+            continue;
+        }
+        let exchanger = Exchanger {
+            provider: Arc::clone(&provider),
+            client: clients.requests.clone(),
+            clock: Clock::system(),
+            lease: lease.clone(),
+            lease_duration: settings.leader_election.then_some(settings.lease_duration),
+            metrics: metrics.clone(),
+            holder: identity.clone(),
+            tasks: TaskTracker::new(),
+        };
+        serve_a_term(&settings, &clients, exchanger, &caches, &stop).await;
+    }
+    if let Some(campaign) = campaign {
+        campaign.release().await;
+    }
+    served.cancel();
+    tracing::info!("ended");
+    Ok(())
+}
+
+/// Works until the Lease is lost or the process is to end; what is in flight is finished in both cases.
+async fn serve_a_term(
+    settings: &Settings,
+    clients: &Clients,
+    exchanger: Exchanger,
+    caches: &Caches,
+    stop: &CancellationToken,
+) {
+    let ends = stop.child_token();
+    let mut lease = exchanger.lease.clone();
+    let term = Term {
+        clients: clients.clone(),
+        namespaces: settings.namespaces.clone(),
+        concurrency: settings.concurrency,
+        metrics: exchanger.metrics.clone(),
+        caches: caches.clone(),
+        stop: ends.clone(),
+    };
+    let events = Events::new(clients.requests.clone(), exchanger.holder.clone());
+    let guards = Guards {
+        allowed_endpoint_hosts: settings.allowed_endpoint_hosts.clone(),
+        allow_http_endpoints: settings.allow_http_endpoints,
+    };
+    let secret_labels = settings.secret_labels.clone();
+    let work = controller::run(term, |secrets| Context {
+        exchanger,
+        secrets,
+        state: State::default(),
+        guards,
+        secret_labels,
+        events,
+    });
+    let watch_lease = async {
+        while lease.leading() {
+            lease.changed().await;
+        }
+        ends.cancel();
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = work => {}
+        () = watch_lease => {}
+    }
+}
+
+/// Waits for the API server and the CRD, saying what is missing.
+async fn reach(clients: &Clients, settings: &Settings, reached: &AtomicBool, stop: &CancellationToken) {
+    let api: Api<GraphToken> = match settings.namespaces.first() {
+        Some(namespace) => Api::namespaced(clients.requests.clone(), namespace),
+        None => Api::all(clients.requests.clone()),
+    };
+    while !stop.is_cancelled() {
+        match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(_) => {
+                reached.store(true, Ordering::Relaxed);
+                return;
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                tracing::error!("the CRD graphtokens.graphtoken.io is not there; install it: kubectl apply -f crds/");
+            }
+            Err(error) => {
+                tracing::error!(error = kubeclient::describe(&error), "the API server does not answer as it should");
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(START_PAUSE) => {}
+            () = stop.cancelled() => {}
+        }
+    }
+}
+
+async fn serve(
+    settings: &Settings,
+    metrics: &Metrics,
+    lease: &Lease,
+    caches: &Caches,
+    reached: &Arc<AtomicBool>,
+) -> Result<CancellationToken, Error> {
+    let address = settings.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let (leading, caches, reached) = (lease.clone(), caches.clone(), Arc::clone(reached));
+    let admin = Admin {
+        // The runtime that answers is the one that works.
+        live: Box::new(|| true),
+        ready: Box::new(move || reached.load(Ordering::Relaxed)),
+        registry: metrics.registry(move || leading.leading(), Arc::new(move || caches.samples())),
+    };
+    let stop = CancellationToken::new();
+    let ended = stop.clone().cancelled_owned();
+    tokio::spawn(async move {
+        if let Err(error) = admin::serve(listener, admin, ended).await {
+            tracing::error!(%error, "cannot serve /livez, /readyz and /metrics any more");
+        }
+    });
+    Ok(stop)
+}
+
+fn stop_on_signals() -> Result<CancellationToken, Error> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let told = stop.clone();
+    tokio::spawn(async move {
+        for again in [false, true] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if again {
+                tracing::error!("a second signal: ending at once, though something is in flight");
+                std::process::exit(130);
+            }
+            tracing::info!("ending: finishing what is in flight");
+            told.cancel();
+        }
+    });
+    Ok(stop)
+}

@@ -1,0 +1,230 @@
+//! What the process keeps in memory between two reconciles: caches of the API server, its own last writes laid over them,
+//! and per `GraphToken` only what saves a read. Nothing here is truth: a restart loses it and loses nothing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ObjectMeta, PartialObjectMeta};
+use kube::runtime::reflector::{ObjectRef, Store};
+use secrecy::SecretString;
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use crate::api::GraphTokenStatus;
+use crate::api::names::GROUP;
+use crate::grant::Account;
+use crate::observed::{Credential, Meta, SeedState, StoredToken, TargetView};
+use crate::rotation::Report;
+
+/// Where the time comes from.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
+
+impl Clock {
+    /// The system's clock.
+    pub fn system() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the one place where the operator reads the wall clock")]
+        Self(Arc::new(Timestamp::now))
+    }
+
+    /// A clock of the caller's, for tests.
+    pub fn of(clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
+        Self(Arc::new(clock))
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        (self.0)()
+    }
+}
+
+/// Namespace and name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl Key {
+    /// A key of its parts.
+    pub fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+}
+
+/// An access token that was got and not published yet, with what rendering it needs.
+#[derive(Debug)]
+pub struct InHand {
+    /// Which token.
+    pub stored: StoredToken,
+    /// The token itself.
+    pub access_token: SecretString,
+    /// Whom it speaks for.
+    pub account: Option<Account>,
+}
+
+/// What is kept for one `GraphToken`.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// The UID it is about: another one starts afresh.
+    pub uid: String,
+    /// The credential as last read or written.
+    pub credential: Option<Credential>,
+    /// The target as last written, until the cache has caught up.
+    pub target: Option<(TargetView, Instant)>,
+    /// The resourceVersion of a target whose bytes were checked against what was written, and the verdict.
+    pub checked: Option<(String, bool)>,
+    /// The seed as last read: its UID, resourceVersion and what it was.
+    pub seed: Option<(String, String, SeedState)>,
+    /// The status as last decided, with the resourceVersion that it was written at, until the cache has caught up; `None`:
+    /// it could not be written yet.
+    pub status: Option<(Option<String>, GraphTokenStatus)>,
+    /// Whether the cache is known to lag, so that the next look reads live.
+    pub read_live: bool,
+    /// A token that is not published yet.
+    pub in_hand: Option<InHand>,
+    /// Somebody else's write-ahead record: the attempt, and since when answered reads have shown it.
+    pub pending_since: Option<(String, Instant)>,
+    /// An exchange that is not settled yet.
+    pub in_flight: Option<oneshot::Receiver<Report>>,
+    /// What was said in an event that no condition speaks of, so that it is said once.
+    pub said: BTreeSet<String>,
+}
+
+/// How long the cache may lag behind an own write before the cache is believed.
+pub const CACHE_LAG: Duration = Duration::from_secs(5);
+
+/// A referenced client secret: UID and resourceVersion of its Secret, and the value or what is wrong with it.
+type Proof = (String, String, Result<SecretString, String>);
+
+/// The process's memory.
+#[derive(Default)]
+pub struct State {
+    memories: Mutex<HashMap<Key, Memory>>,
+    referrers: Mutex<BTreeMap<Key, BTreeSet<String>>>,
+    seed_users: Mutex<BTreeMap<Key, BTreeSet<String>>>,
+    proofs: Mutex<HashMap<(Key, String), Proof>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves the maps whole: each change is one call.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl State {
+    /// Takes the memory of a `GraphToken` for the length of a reconcile, which never runs twice at once for one object.
+    pub fn take(&self, key: &Key, uid: &str) -> Memory {
+        let memory = lock(&self.memories).remove(key).filter(|memory| memory.uid == uid);
+        memory.unwrap_or_else(|| Memory { uid: uid.to_owned(), ..Memory::default() })
+    }
+
+    /// Puts it back.
+    pub fn put(&self, key: &Key, memory: Memory) {
+        lock(&self.memories).insert(key.clone(), memory);
+    }
+
+    /// Forgets a `GraphToken` that is gone.
+    pub fn forget(&self, key: &Key) {
+        lock(&self.memories).remove(key);
+        for users in [&self.referrers, &self.seed_users] {
+            lock(users).retain(|secret, names| {
+                if secret.namespace == key.namespace {
+                    names.remove(&key.name);
+                }
+                !names.is_empty()
+            });
+        }
+    }
+
+    /// Whether an event about a Secret only echoes what this process wrote.
+    pub fn is_own_write(&self, graphtoken: &Key, resource_version: &str) -> bool {
+        lock(&self.memories).get(graphtoken).is_some_and(|memory| {
+            let target = memory.target.as_ref().map(|(view, _)| &view.meta.resource_version);
+            let credential = memory.credential.as_ref().map(|c| &c.meta.resource_version);
+            [target, credential].into_iter().flatten().any(|own| own == resource_version)
+        })
+    }
+
+    /// Notes that a `GraphToken` depends on a Secret, so that a change of the Secret wakes it.
+    pub fn refer(&self, secret: &Key, graphtoken: &str) {
+        lock(&self.referrers).entry(secret.clone()).or_default().insert(graphtoken.to_owned());
+    }
+
+    /// The `GraphToken`s that depend on a Secret.
+    pub fn referrers(&self, secret: &Key) -> Vec<String> {
+        lock(&self.referrers).get(secret).map(|names| names.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Notes that a `GraphToken` starts from a seed, and tells which others do.
+    pub fn share_seed(&self, seed: &Key, graphtoken: &str) -> Vec<String> {
+        let mut users = lock(&self.seed_users);
+        let users = users.entry(seed.clone()).or_default();
+        users.insert(graphtoken.to_owned());
+        users.iter().filter(|name| *name != graphtoken).cloned().collect()
+    }
+
+    /// A client secret that was read at this version of its Secret.
+    pub fn proof(
+        &self,
+        secret: &Key,
+        key: &str,
+        uid: &str,
+        version: &str,
+    ) -> Option<Result<SecretString, String>> {
+        let proofs = lock(&self.proofs);
+        let (got_uid, got_version, value) = proofs.get(&(secret.clone(), key.to_owned()))?;
+        (got_uid == uid && got_version == version).then(|| value.clone())
+    }
+
+    /// Keeps a client secret, so that it is read once a version.
+    pub fn keep_proof(&self, secret: &Key, key: &str, proof: Proof) {
+        lock(&self.proofs).insert((secret.clone(), key.to_owned()), proof);
+    }
+}
+
+/// The cache of all Secrets' metadata.
+pub type SecretStore = Store<PartialObjectMeta<Secret>>;
+
+/// The caches of all watched namespaces.
+pub struct SecretCache(BTreeMap<Option<String>, SecretStore>);
+
+impl SecretCache {
+    /// One cache a namespace, or one for all of them.
+    pub fn new(stores: BTreeMap<Option<String>, SecretStore>) -> Self {
+        Self(stores)
+    }
+
+    /// The cached metadata of a Secret.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<Meta> {
+        let store = self.0.get(&None).or_else(|| self.0.get(&Some(namespace.to_owned())))?;
+        let object = store.get(&ObjectRef::new(name).within(namespace))?;
+        Some(meta(&object.metadata))
+    }
+}
+
+/// What the operator needs of an object's metadata.
+pub fn meta(object: &ObjectMeta) -> Meta {
+    let ours = |key: &String| key.split('/').next() == Some(GROUP);
+    Meta {
+        uid: object.uid.clone().unwrap_or_default(),
+        resource_version: object.resource_version.clone().unwrap_or_default(),
+        labels: object.labels.clone().unwrap_or_default(),
+        annotations: object.annotations.clone().unwrap_or_default().into_iter().filter(|(k, _)| ours(k)).collect(),
+        owners: object.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
+        deleting: object.deletion_timestamp.is_some(),
+    }
+}
+
+/// Whether a resourceVersion is newer than another. They are comparable as numbers (KEP-5504); what is not a number is
+/// taken for newer, which costs one read at worst.
+pub fn newer(one: &str, other: &str) -> bool {
+    match (one.parse::<u128>(), other.parse::<u128>()) {
+        (Ok(one), Ok(other)) => one > other,
+        _ => one != other,
+    }
+}

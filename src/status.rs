@@ -1,0 +1,244 @@
+//! Observed + plan → status. [`project`] is pure; [`write`] writes what has changed and nothing else.
+
+use std::borrow::Cow;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::json;
+
+use crate::api::names::{GROUP, MANAGER, VERSION};
+use crate::api::status::{AccountStatus, LastFailure, TargetVersion};
+use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason, Time};
+use crate::desired::{Desired, SpecError};
+use crate::failure::Failure;
+use crate::observed::{Identity, Observed, StoredToken};
+use crate::plan::{Plan, Problem};
+use crate::store::StoreError;
+
+/// A refresh token that is not used dies after this at Entra ("Refresh tokens in the Microsoft identity platform").
+const UNUSED_REFRESH_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+/// What a condition says, before it is compared with the one before.
+struct Says<'a> {
+    type_: ConditionType,
+    status: ConditionStatus,
+    reason: Reason,
+    message: Cow<'a, str>,
+}
+
+/// The status of a `GraphToken` whose spec parsed.
+pub fn project(desired: &Desired, observed: &Observed, plan: &Plan, now: Timestamp) -> GraphTokenStatus {
+    let mut status = observed.status.clone();
+    let served = observed.served();
+    if let Some(view) = observed.target().filter(|view| view.intact) {
+        status.target = Some(TargetVersion {
+            uid: view.meta.uid.clone(),
+            resource_version: view.meta.resource_version.clone(),
+        });
+    }
+    status.secret_name = Some(desired.target.secret_name.clone());
+    status.grant = Some(desired.grant.kind().spec_name().to_owned());
+    status.expires_at = served.map(|token| token.expires_at.into());
+    status.next_refresh_time = plan.next_exchange.map(Time::from);
+    if let Some(credential) = observed.credential() {
+        let record = &credential.record;
+        status.signed_in.clone_from(&record.signed_in);
+        status.account = record.account.as_ref().map(|account| AccountStatus {
+            object_id: Some(account.object_id.clone()),
+            tenant_id: account.tenant_id.clone(),
+        });
+        if let Some(token) = &record.token {
+            status = with_token(status, token);
+            let dies = token.facts.issued_at.saturating_add(UNUSED_REFRESH_TOKEN_LIFE);
+            status.refresh_token_expires_at = dies.ok().map(Time::from);
+        }
+    }
+    status.observed_generation = observed.identity.generation;
+    status.conditions = conditions(desired, observed, plan, &status, now);
+    status
+}
+
+/// The status of a `GraphToken` whose spec did not parse.
+pub fn project_invalid(
+    identity: &Identity,
+    status: &GraphTokenStatus,
+    error: &SpecError,
+    now: Timestamp,
+) -> GraphTokenStatus {
+    let message = error.to_string();
+    let mut status = status.clone();
+    status.observed_generation = identity.generation;
+    status.next_refresh_time = None;
+    let says = [
+        (ConditionType::Stalled, ConditionStatus::True),
+        (ConditionType::Ready, ConditionStatus::False),
+        (ConditionType::Refreshed, ConditionStatus::False),
+    ];
+    let says = says.map(|(type_, status)| Says {
+        type_,
+        status,
+        reason: Reason::InvalidConfiguration,
+        message: message.as_str().into(),
+    });
+    status.conditions = stamped(says.into(), &status.conditions, identity.generation, now);
+    status
+}
+
+/// Notes a token that was got.
+pub fn with_token(mut status: GraphTokenStatus, token: &StoredToken) -> GraphTokenStatus {
+    status.last_refresh_time = Some(token.facts.issued_at.into());
+    status.granted_scopes.clone_from(&token.granted_scopes);
+    status
+}
+
+/// Notes a failed attempt.
+pub fn with_failure(
+    mut status: GraphTokenStatus,
+    failure: Failure,
+    inputs: &str,
+    now: Timestamp,
+) -> GraphTokenStatus {
+    let retry_after = failure
+        .retry_after
+        .and_then(|pause| now.saturating_add(SignedDuration::try_from(pause).ok()?).ok())
+        .map(Time::from);
+    status.consecutive_failures = status.consecutive_failures.saturating_add(1);
+    status.last_failure = Some(LastFailure {
+        time: now.into(),
+        reason: failure.reason,
+        error: failure.error,
+        suberror: failure.suberror,
+        codes: failure.codes,
+        correlation_id: failure.correlation_id,
+        trace_id: failure.trace_id,
+        retry_after,
+        message: failure.message,
+        inputs: Some(inputs.to_owned()),
+    });
+    status
+}
+
+fn conditions(
+    desired: &Desired,
+    observed: &Observed,
+    plan: &Plan,
+    status: &GraphTokenStatus,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let failure = status
+        .last_failure
+        .as_ref()
+        .map(|failure| Problem { reason: failure.reason, message: failure.message.clone() });
+    let failure = plan.problem.clone().or(failure);
+    let ready = ready(desired, observed, failure.as_ref(), now);
+    let is_ready = ready.status == ConditionStatus::True;
+    let mut says = Vec::with_capacity(3);
+    let stalled = failure.as_ref().filter(|failure| failure.reason.needs_a_person());
+    if let Some(failure) = stalled {
+        says.push(Says {
+            type_: ConditionType::Stalled,
+            status: ConditionStatus::True,
+            reason: failure.reason,
+            message: failure.message.as_str().into(),
+        });
+    }
+    says.push(ready);
+    says.push(refreshed(desired, status, failure.as_ref()));
+    if !is_ready && stalled.is_none() && !desired.suspend {
+        says.push(Says {
+            type_: ConditionType::Reconciling,
+            status: ConditionStatus::True,
+            reason: Reason::Progressing,
+            message: "the operator is at work; nobody need act".into(),
+        });
+    }
+    stamped(says, &observed.status.conditions, observed.identity.generation, now)
+}
+
+fn ready<'a>(
+    desired: &Desired,
+    observed: &Observed,
+    failure: Option<&'a Problem>,
+    now: Timestamp,
+) -> Says<'a> {
+    let says =
+        |status, reason, message: Cow<'a, str>| Says { type_: ConditionType::Ready, status, reason, message };
+    if let Some(problem) = failure.filter(|problem| problem.reason == Reason::TargetConflict) {
+        return says(ConditionStatus::False, problem.reason, problem.message.as_str().into());
+    }
+    let ours = observed.served().filter(|token| token.issued_for == desired.issued_for);
+    match (ours, failure) {
+        (Some(token), _) if token.expires_at > now => says(
+            ConditionStatus::True,
+            Reason::TokenValid,
+            format!("Secret {} holds a token for this spec", desired.target.secret_name).into(),
+        ),
+        (Some(_), _) => says(
+            ConditionStatus::False,
+            Reason::TokenExpired,
+            failure
+                .map_or("the token has run out".to_owned(), |f| format!("the token has run out: {}", f.message))
+                .into(),
+        ),
+        (None, Some(failure)) => says(ConditionStatus::False, failure.reason, failure.message.as_str().into()),
+        (None, None) => says(
+            ConditionStatus::False,
+            Reason::TokenPending,
+            if desired.suspend {
+                "no token was issued for this spec yet, and spec.suspend is set".into()
+            } else {
+                "no token was issued for this spec yet".into()
+            },
+        ),
+    }
+}
+
+fn refreshed<'a>(desired: &Desired, status: &GraphTokenStatus, failure: Option<&'a Problem>) -> Says<'a> {
+    let says = |status, reason, message| Says { type_: ConditionType::Refreshed, status, reason, message };
+    if desired.suspend {
+        let message = "spec.suspend is set: no exchange takes place, and an unused refresh token dies after 90 days";
+        return says(ConditionStatus::Unknown, Reason::Suspended, message.into());
+    }
+    match failure.filter(|failure| failure.reason != Reason::TargetConflict) {
+        Some(failure) => says(ConditionStatus::False, failure.reason, failure.message.as_str().into()),
+        None if status.last_refresh_time.is_some() => {
+            says(ConditionStatus::True, Reason::Succeeded, "the latest exchange worked".into())
+        }
+        None => says(ConditionStatus::Unknown, Reason::TokenPending, "no exchange took place yet".into()),
+    }
+}
+
+/// Conditions keep the time at which their status last changed.
+fn stamped(says: Vec<Says<'_>>, before: &[Condition], generation: i64, now: Timestamp) -> Vec<Condition> {
+    let stamp = |says: Says<'_>| {
+        let same = before.iter().find(|c| c.type_ == says.type_ && c.status == says.status);
+        Condition {
+            type_: says.type_,
+            status: says.status,
+            reason: says.reason,
+            message: says.message.into_owned(),
+            last_transition_time: same.map_or_else(|| now.into(), |c| c.last_transition_time),
+            observed_generation: generation,
+        }
+    };
+    says.into_iter().map(stamp).collect()
+}
+
+/// Writes a status; returns the resourceVersion it got. The UID keeps it off a `GraphToken` that took the name meanwhile.
+pub async fn write(
+    client: &kube::Client,
+    identity: &Identity,
+    status: &GraphTokenStatus,
+) -> Result<String, StoreError> {
+    let api: Api<GraphToken> = Api::namespaced(client.clone(), &identity.namespace);
+    let patch = json!({
+        "apiVersion": format!("{GROUP}/{VERSION}"),
+        "kind": "GraphToken",
+        "metadata": {"name": identity.name, "uid": identity.uid},
+        "status": status,
+    });
+    let params = PatchParams::apply(MANAGER).force();
+    let written = api.patch_status(&identity.name, &params, &Patch::Apply(&patch)).await?;
+    Ok(written.metadata.resource_version.unwrap_or_default())
+}

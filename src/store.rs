@@ -1,0 +1,82 @@
+//! Errors of the API server, sorted by what they mean to a write: nothing of a request or response body is in them.
+
+use kube::core::Status;
+use thiserror::Error;
+
+/// A request to the API server that did not do what it should.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreError {
+    /// The object is not as it was read, or exists already: read it again.
+    #[error("the object was changed meanwhile")]
+    Conflict,
+    /// It is not there.
+    #[error("the object is not there")]
+    Gone,
+    /// The API server will not have it; the sentence says why.
+    #[error("the API server refused: {0}")]
+    Refused(String),
+    /// No answer, or none that tells whether it was done.
+    #[error("the API server did not answer: {0}")]
+    Unanswered(&'static str),
+}
+
+impl StoreError {
+    /// Whether another attempt may do it without anybody's help.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Conflict | Self::Gone | Self::Unanswered(_))
+    }
+}
+
+impl From<kube::Error> for StoreError {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => refused(&status),
+            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::Unanswered("its answer could not be read"),
+            kube::Error::Service(_) | kube::Error::HyperError(_) => Self::Unanswered("connection failed or timed out"),
+            _ => Self::Unanswered("the request could not be made"),
+        }
+    }
+}
+
+fn refused(status: &Status) -> StoreError {
+    match (status.code, status.reason.as_str()) {
+        (409, "AlreadyExists" | "Conflict") => StoreError::Conflict,
+        (404, _) => StoreError::Gone,
+        (403, _) if status.message.contains("because it is being terminated") => {
+            StoreError::Refused("the namespace is being terminated".to_owned())
+        }
+        // A message of 403 speaks of rights, quotas and policies; others may quote the object, and so a token.
+        (403, _) => StoreError::Refused(bounded(&status.message)),
+        (422, _) => StoreError::Refused("422 Invalid: the object as it is does not take this write".to_owned()),
+        (408 | 429 | 500.., _) => StoreError::Unanswered("it is overloaded or failing"),
+        (code, reason) => StoreError::Refused(format!("{code} {}", bounded(reason))),
+    }
+}
+
+fn bounded(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case(409, "Conflict", StoreError::Conflict)]
+    #[case(409, "AlreadyExists", StoreError::Conflict)]
+    #[case(404, "NotFound", StoreError::Gone)]
+    #[case(403, "Forbidden", StoreError::Refused("tok".into()))]
+    #[case(503, "ServiceUnavailable", StoreError::Unanswered("it is overloaded or failing"))]
+    fn each_answer_means_one_thing(#[case] code: u16, #[case] reason: &str, #[case] means: StoreError) {
+        let status = Status { code, ..Status::failure("tok", reason) };
+        assert_eq!(StoreError::from(kube::Error::Api(Box::new(status))), means);
+    }
+
+    #[test]
+    fn an_invalid_object_is_not_quoted() {
+        let status = Status { code: 422, ..Status::failure("Invalid value: \"tok\"", "Invalid") };
+        assert!(!StoreError::from(kube::Error::Api(Box::new(status))).to_string().contains("tok"));
+    }
+}

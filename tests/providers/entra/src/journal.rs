@@ -1,0 +1,96 @@
+//! What was asked and answered. Tokens appear by digest only.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// Every request so far.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Journal {
+    /// Requests to the token endpoint, in order of arrival.
+    pub token: Vec<TokenEntry>,
+    /// Requests to Graph, in order of arrival.
+    pub graph: Vec<GraphEntry>,
+}
+
+/// A request to the token endpoint.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct TokenEntry {
+    /// When it arrived, in milliseconds since the epoch, by the simulator's clock.
+    pub time_ms: u64,
+    /// The tenant as the path wrote it.
+    pub tenant: String,
+    /// The `grant_type`.
+    pub grant: String,
+    /// The `client_id`.
+    pub client_id: String,
+    /// The scopes asked for.
+    pub scopes: Vec<String>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The HTTP status answered, or meant to be answered when the answer was lost.
+    pub status: Option<u16>,
+    /// The OAuth error answered.
+    pub error: Option<String>,
+    /// The AADSTS numbers answered.
+    pub codes: Vec<u32>,
+    /// The fault it met.
+    pub fault: Option<&'static str>,
+    /// SHA-256 of the refresh token received.
+    pub received_sha256: Option<String>,
+    /// SHA-256 of the refresh token issued.
+    pub issued_sha256: Option<String>,
+    /// SHA-256 of the access token issued.
+    pub access_sha256: Option<String>,
+}
+
+/// A request to Graph.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct GraphEntry {
+    /// When it arrived, in milliseconds since the epoch, by the simulator's clock.
+    pub time_ms: u64,
+    /// The path with its query.
+    pub path: String,
+    /// The client that the bearer token was issued to, if it is known.
+    pub client_id: Option<String>,
+    /// SHA-256 of the bearer token.
+    pub bearer_sha256: Option<String>,
+    /// The HTTP status answered; `None` while there is none.
+    pub status: Option<u16>,
+    /// The fault it met.
+    pub fault: Option<&'static str>,
+}
+
+/// What became of a token request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// Nothing yet, or never: a delay, a hang, or a closed connection.
+    #[default]
+    Unanswered,
+    /// Tokens were issued (the answer may have been lost: see the fault).
+    Issued,
+    /// Refused by the rules.
+    Refused,
+    /// Answered by a fault.
+    Faulted,
+}
+
+/// How often each outcome came up.
+pub type Counts = BTreeMap<Outcome, usize>;
+
+impl Journal {
+    /// Counts by grant and outcome.
+    pub fn counts(&self) -> BTreeMap<String, Counts> {
+        let mut counts = BTreeMap::<String, Counts>::new();
+        for entry in &self.token {
+            *counts.entry(entry.grant.clone()).or_default().entry(entry.outcome).or_default() += 1;
+        }
+        counts
+    }
+
+    /// How many token requests ended so, over all grants.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.token.iter().filter(|entry| entry.outcome == outcome).count()
+    }
+}

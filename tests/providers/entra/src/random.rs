@@ -1,0 +1,52 @@
+//! Random values, and the digests under which they are kept.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest as _, Sha256};
+
+/// About the size of Entra's tokens: a Secret or a log that holds one shows it.
+const TOKEN_BYTES: usize = 900;
+
+/// What every access token begins with, so that a search finds a leaked one.
+pub const ACCESS_TOKEN_PREFIX: &str = "SimAccess.";
+/// What every minted refresh token begins with, so that a search finds a leaked one.
+pub const REFRESH_TOKEN_PREFIX: &str = "SimRefresh.";
+
+/// The lower-case hex SHA-256 of a value: how the journal speaks of tokens.
+pub fn digest(value: &str) -> String {
+    let mut hex = String::with_capacity(64);
+    for byte in Sha256::digest(value.as_bytes()) {
+        // Writing to a String cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
+/// A new opaque token.
+pub(crate) fn token(prefix: &str) -> String {
+    let mut bytes = [0; TOKEN_BYTES];
+    fill(&mut bytes);
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+/// A new random GUID.
+pub(crate) fn guid() -> String {
+    let mut bytes = [0; 16];
+    fill(&mut bytes);
+    bytes[6] = (bytes[6] & 0x0f) | 0x40;
+    bytes[8] = (bytes[8] & 0x3f) | 0x80;
+    let mut text = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+fn fill(bytes: &mut [u8]) {
+    getrandom::fill(bytes).expect("the operating system gives random bytes");
+}

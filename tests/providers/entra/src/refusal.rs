@@ -1,0 +1,102 @@
+//! The errors of the token endpoint, as Entra words and numbers them.
+//!
+//! Numbers: <https://learn.microsoft.com/entra/identity-platform/reference-error-codes>. The texts are ours:
+//! clients must decide on `error` and the numbers.
+
+/// An error of the token endpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) error: String,
+    pub(crate) codes: Vec<u32>,
+    pub(crate) suberror: Option<String>,
+    pub(crate) message: String,
+}
+
+impl Refusal {
+    fn new(status: u16, error: &str, code: u32, message: impl Into<String>) -> Self {
+        Self { status, error: error.to_owned(), codes: vec![code], suberror: None, message: message.into() }
+    }
+
+    fn with_suberror(mut self, suberror: &str) -> Self {
+        self.suberror = Some(suberror.to_owned());
+        self
+    }
+
+    pub(crate) fn missing_parameter(name: &str) -> Self {
+        Self::new(400, "invalid_request", 900_144, format!("The body lacks the parameter '{name}'."))
+    }
+
+    pub(crate) fn unsupported_grant(grant: &str) -> Self {
+        let message = format!("The grant type '{grant}' is not supported.");
+        Self::new(400, "unsupported_grant_type", 70_003, message)
+    }
+
+    pub(crate) fn unknown_tenant(tenant: &str) -> Self {
+        Self::new(400, "invalid_request", 90_002, format!("Tenant '{tenant}' not found."))
+    }
+
+    pub(crate) fn tenant_needed() -> Self {
+        let message = "Neither the request nor a credential says which tenant is meant.";
+        Self::new(400, "invalid_request", 50_059, message)
+    }
+
+    pub(crate) fn unknown_client(client: &str, tenant: &str) -> Self {
+        let message = format!("Application '{client}' was not found in the directory '{tenant}'.");
+        Self::new(400, "unauthorized_client", 700_016, message)
+    }
+
+    pub(crate) fn secret_on_public_client() -> Self {
+        let message = "The client is public: it must present neither a secret nor an assertion.";
+        Self::new(401, "invalid_client", 700_025, message)
+    }
+
+    pub(crate) fn secret_missing() -> Self {
+        let message = "The body lacks the parameter 'client_assertion' or 'client_secret'.";
+        Self::new(401, "invalid_client", 7_000_218, message)
+    }
+
+    pub(crate) fn proof_needed_for_client_credentials() -> Self {
+        let message = "The grant 'client_credentials' needs a 'client_assertion' or a 'client_secret'.";
+        Self::new(401, "invalid_client", 7_000_216, message)
+    }
+
+    pub(crate) fn wrong_secret(client: &str) -> Self {
+        let message = format!("The secret presented is not a secret of application '{client}'.");
+        Self::new(401, "invalid_client", 7_000_215, message)
+    }
+
+    pub(crate) fn default_mixed_with_named(scope: &str) -> Self {
+        let message = format!("The scope '{scope}' is not valid: .default goes with no named scope.");
+        Self::new(400, "invalid_scope", 70_011, message)
+    }
+
+    pub(crate) fn app_scope_not_default(scope: &str) -> Self {
+        let message = format!("The scope '{scope}' is not valid: client credentials need one '/.default'.");
+        Self::new(400, "invalid_scope", 1_002_012, message)
+    }
+
+    pub(crate) fn refresh_token_unknown() -> Self {
+        Self::new(400, "invalid_grant", 70_000, "The refresh token is not valid.")
+    }
+
+    pub(crate) fn refresh_token_of_another_client() -> Self {
+        Self::new(400, "invalid_grant", 700_007, "The grant was issued for a different client id.")
+            .with_suberror("client_mismatch")
+    }
+
+    pub(crate) fn refresh_token_revoked() -> Self {
+        let message = "The grant was revoked, by a changed password for instance: sign in again.";
+        Self::new(400, "invalid_grant", 50_173, message).with_suberror("bad_token")
+    }
+
+    pub(crate) fn refresh_token_expired() -> Self {
+        let message = "The refresh token has expired because it was not used.";
+        Self::new(400, "invalid_grant", 700_082, message)
+    }
+
+    pub(crate) fn consent_missing(scope: &str) -> Self {
+        let message = format!("Nobody has consented to '{scope}' for this application.");
+        Self::new(400, "invalid_grant", 65_001, message).with_suberror("consent_required")
+    }
+}

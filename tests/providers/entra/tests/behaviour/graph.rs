@@ -1,0 +1,90 @@
+//! Graph's side.
+
+use std::time::Duration;
+
+use entra_simulator::{CLIENT_ID, USER_OID, USER_UPN, digest};
+use serde_json::json;
+
+use crate::http::{access_token, config, graph, start};
+
+#[tokio::test]
+async fn me_tells_the_user_and_obeys_select() {
+    let simulator = start(config()).await;
+    let token = access_token(&simulator, "User.Read").await;
+    assert_eq!(graph(&simulator, "/me", Some(&token)).await.string("userPrincipalName"), USER_UPN);
+    let answer = graph(&simulator, "/me?$select=id", Some(&token)).await;
+    assert_eq!(answer.json(), json!({"id": USER_OID}));
+}
+
+#[tokio::test]
+async fn each_resource_wants_its_own_scope() {
+    let simulator = start(config()).await;
+    let resources = [
+        ("/me", "user.read", "Authorization_RequestDenied"),
+        ("/me/mailFolders/inbox", "https://graph.microsoft.com/Mail.Read", "ErrorAccessDenied"),
+        ("/me/drive", "Files.ReadWrite.All", "accessDenied"),
+        ("/users", "User.ReadBasic.All", "Authorization_RequestDenied"),
+    ];
+    for (path, scope, denied) in resources {
+        let fitting = access_token(&simulator, scope).await;
+        assert_eq!(graph(&simulator, path, Some(&fitting)).await.status, 200, "{path}");
+        let unfit = access_token(&simulator, "Calendars.Read").await;
+        let answer = graph(&simulator, path, Some(&unfit)).await;
+        assert_eq!((answer.status, answer.json()["error"]["code"].clone()), (403, json!(denied)), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_there_is_a_bad_request() {
+    let simulator = start(config()).await;
+    let token = access_token(&simulator, "User.Read").await;
+    let answer = graph(&simulator, "/mee", Some(&token)).await;
+    assert_eq!((answer.status, answer.json()["error"]["code"].clone()), (400, json!("BadRequest")));
+}
+
+#[tokio::test]
+async fn a_missing_unknown_expired_or_revoked_bearer_is_challenged() {
+    let simulator = start(config()).await;
+    let answer = graph(&simulator, "/me", None).await;
+    assert_eq!(answer.status, 401);
+    assert!(!answer.header("www-authenticate").contains("error="));
+
+    let revoked = access_token(&simulator, "User.Read").await;
+    simulator.revoke_access_token(&revoked).unwrap();
+    let expired = access_token(&simulator, "User.Read").await;
+    simulator.clock().advance(Duration::from_hours(1));
+    for token in ["unknown", &revoked, &expired] {
+        let answer = graph(&simulator, "/me", Some(token)).await;
+        assert_eq!(answer.status, 401);
+        assert_eq!(answer.json()["error"]["code"], "InvalidAuthenticationToken");
+        let challenge = answer.header("www-authenticate");
+        assert!(challenge.starts_with("Bearer ") && challenge.contains(r#"error="invalid_token""#));
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_active_until_the_second_it_expires() {
+    let simulator = start(config()).await;
+    simulator.set_token_lifetime(Duration::from_secs(5));
+    let token = access_token(&simulator, "User.Read").await;
+    assert_eq!(simulator.access_token(&token).unwrap().remaining_seconds, 5);
+    simulator.clock().advance(Duration::from_millis(4_999));
+    assert!(simulator.is_active(&token));
+    simulator.clock().advance(Duration::from_millis(1));
+    assert!(!simulator.is_active(&token));
+    assert_eq!(simulator.access_token(&token).unwrap().remaining_seconds, 0);
+    assert_eq!(simulator.access_token("unknown"), None);
+}
+
+#[tokio::test]
+async fn the_journal_tells_graph_requests() {
+    let simulator = start(config()).await;
+    let token = access_token(&simulator, "User.Read").await;
+    graph(&simulator, "/me?$select=id", Some(&token)).await;
+    graph(&simulator, "/me/drive", Some(&token)).await;
+    let journal = simulator.journal();
+    let seen: Vec<_> = journal.graph.iter().map(|entry| (entry.path.as_str(), entry.status)).collect();
+    assert_eq!(seen, [("/v1.0/me?$select=id", Some(200)), ("/v1.0/me/drive", Some(403))]);
+    assert_eq!(journal.graph[0].bearer_sha256, Some(digest(&token)));
+    assert_eq!(journal.graph[0].client_id.as_deref(), Some(CLIENT_ID));
+}

@@ -1,0 +1,222 @@
+// What the provider answers, as the operator will ask. Time is moved, not waited for.
+
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { after, before, describe, mock, test } from 'node:test';
+
+import { CLIENTS, sha256 } from './provider.mjs';
+import { start } from './start.mjs';
+
+const SCOPE = 'openid offline_access Mail.Read User.Read';
+
+let server;
+before(async () => {
+  server = await start({ accessTokenTtl: 5 });
+});
+after(() => server.stop());
+
+async function token(form) {
+  const response = await fetch(server.info.token_endpoint, { method: 'POST', body: new URLSearchParams(form) });
+  return { status: response.status, ...(await response.json()) };
+}
+
+async function control(method, route, body) {
+  const response = await fetch(`${server.info.control}${route}`, { method, body: body && JSON.stringify(body) });
+  return { status: response.status, ...(await response.json()) };
+}
+
+const mint = async (body = {}) => (await control('POST', '/refresh-tokens', body)).refresh_token;
+
+// As the operator asks when endpoints.token is set.
+const refresh = (refreshToken, form = {}) => token({
+  grant_type: 'refresh_token',
+  client_id: CLIENTS.public.id,
+  refresh_token: refreshToken,
+  scope: SCOPE,
+  client_info: '1',
+  ...form,
+});
+
+describe('rotation', () => {
+  test('thirty rotations in a row work, each with tokens of its own', async () => {
+    const seen = new Set();
+    let current = await mint();
+    for (let round = 0; round < 30; round += 1) {
+      const answer = await refresh(current);
+      assert.equal(answer.status, 200);
+      seen.add(current).add(answer.access_token);
+      current = answer.refresh_token;
+    }
+    assert.equal(seen.size, 60);
+  });
+
+  test('a replay revokes the family, its access tokens included, and no other', async () => {
+    const [first, bystander] = [await mint(), await mint()];
+    const second = await refresh(first);
+    const replay = await refresh(first);
+    assert.deepEqual([replay.status, replay.error], [400, 'invalid_grant']);
+    const newest = await refresh(second.refresh_token);
+    assert.deepEqual([newest.status, newest.error], [400, 'invalid_grant']);
+    assert.equal((await control('POST', '/introspect', { token: second.access_token })).active, false);
+    assert.equal((await refresh(bystander)).status, 200);
+  });
+
+  test('a revoked sign-in is refused', async () => {
+    const first = await mint();
+    await control('POST', '/revoke', { refresh_token: first });
+    assert.equal((await refresh(first)).error, 'invalid_grant');
+  });
+});
+
+describe('the token response', () => {
+  test('holds numbers, the granted scopes, an ID token with sub, and no client_info', async () => {
+    const answer = await refresh(await mint());
+    assert.deepEqual(
+      Object.keys(answer).sort(),
+      ['access_token', 'expires_in', 'id_token', 'refresh_token', 'scope', 'status', 'token_type'],
+    );
+    assert.deepEqual([answer.token_type, answer.expires_in, answer.scope], ['Bearer', 5, SCOPE]);
+    const claims = JSON.parse(Buffer.from(answer.id_token.split('.')[1], 'base64url'));
+    assert.equal(claims.sub, server.info.account);
+  });
+
+  test('has no ID token unless openid was asked for', async () => {
+    const answer = await refresh(await mint(), { scope: 'offline_access Mail.Read' });
+    assert.deepEqual([answer.status, answer.id_token, answer.scope], [200, undefined, 'offline_access Mail.Read']);
+  });
+
+  test('has a refresh token even without offline_access, for the one presented is spent', async () => {
+    const answer = await refresh(await mint(), { scope: 'Mail.Read' });
+    assert.equal(typeof answer.refresh_token, 'string');
+  });
+
+  test('refuses a scope that the sign-in did not include, known or not', async () => {
+    for (const scope of ['Mail.Read Files.Read', 'Mail.Read No.Such']) {
+      const answer = await refresh(await mint(), { scope });
+      assert.deepEqual([answer.status, answer.error], [400, 'invalid_scope']);
+    }
+  });
+});
+
+describe('clients', () => {
+  test('a confidential client must present its secret', async () => {
+    const { id, secret } = CLIENTS.confidential;
+    const first = await mint({ client_id: id });
+    const without = await refresh(first, { client_id: id });
+    assert.deepEqual([without.status, without.error], [401, 'invalid_client']);
+    const wrong = await refresh(first, { client_id: id, client_secret: 'guess' });
+    assert.deepEqual([wrong.status, wrong.error], [401, 'invalid_client']);
+    assert.equal((await refresh(first, { client_id: id, client_secret: secret })).status, 200);
+  });
+
+  test('a token of another client is refused', async () => {
+    const answer = await refresh(await mint({ client_id: CLIENTS.confidential.id }));
+    assert.deepEqual([answer.status, answer.error], [400, 'invalid_grant']);
+  });
+
+  test('an app gets an access token and no refresh token', async () => {
+    const { id, secret } = CLIENTS.app;
+    const scope = 'https://graph.microsoft.com/.default';
+    const answer = await token({ grant_type: 'client_credentials', client_id: id, client_secret: secret, scope });
+    assert.deepEqual([answer.status, answer.expires_in, answer.scope, answer.refresh_token], [200, 5, scope, undefined]);
+    assert.equal((await control('POST', '/introspect', { token: answer.access_token })).active, true);
+  });
+
+  test('an unknown scope of an app is dropped without a word', async () => {
+    const { id, secret } = CLIENTS.app;
+    const form = { grant_type: 'client_credentials', client_id: id, client_secret: secret };
+    const answer = await token({ ...form, scope: 'Mail.Read No.Such' });
+    assert.deepEqual([answer.status, answer.scope], [200, 'Mail.Read']);
+    const refused = await token({ ...form, client_secret: 'guess', scope: 'Mail.Read' });
+    assert.deepEqual([refused.status, refused.error], [401, 'invalid_client']);
+  });
+});
+
+describe('introspection', () => {
+  test('an access token of five seconds is active for five seconds', async () => {
+    mock.timers.enable({ apis: ['Date'], now: Date.UTC(2026, 10, 23) });
+    try {
+      const { access_token: access } = await refresh(await mint());
+      const look = () => control('POST', '/introspect', { token: access });
+      const fresh = await look();
+      assert.deepEqual([fresh.active, fresh.remaining_seconds, fresh.account], [true, 5, server.info.account]);
+      assert.deepEqual(fresh.scopes, SCOPE.split(' '));
+      mock.timers.tick(4_000);
+      assert.equal((await look()).active, true);
+      mock.timers.tick(1_000);
+      assert.equal((await look()).active, false);
+    } finally {
+      mock.timers.reset();
+    }
+  });
+});
+
+describe('the controls', () => {
+  test('the first token can be fetched and redeemed', async () => {
+    const first = await control('GET', '/first');
+    assert.equal((await refresh(first.refresh_token)).status, 200);
+  });
+
+  test('an account can be chosen', async () => {
+    const answer = await refresh(await mint({ account: 'other@contoso.example' }));
+    const { account } = await control('POST', '/introspect', { token: answer.access_token });
+    assert.equal(account, 'other@contoso.example');
+  });
+
+  test('the journal tells requests by digest and holds no token', async () => {
+    const first = await mint();
+    const answer = await refresh(first);
+    await refresh('unknown');
+    const journal = await control('GET', '/journal');
+    const [issued, refused] = journal.requests.slice(-2);
+    assert.deepEqual(
+      [issued.grant, issued.client_id, issued.outcome, issued.scopes.join(' ')],
+      ['refresh_token', CLIENTS.public.id, 'issued', SCOPE],
+    );
+    assert.deepEqual([issued.received_sha256, issued.issued_sha256], [sha256(first), sha256(answer.refresh_token)]);
+    assert.deepEqual([refused.outcome, refused.status, refused.error], ['refused', 400, 'invalid_grant']);
+    const text = JSON.stringify(journal);
+    for (const value of [first, answer.refresh_token, answer.access_token]) assert.ok(!text.includes(value));
+  });
+
+  test('a mistake is told', async () => {
+    assert.equal((await control('POST', '/refresh-tokens', { client_id: 'nobody' })).status, 400);
+    assert.equal((await control('GET', '/nothing')).status, 404);
+  });
+});
+
+describe('the process', () => {
+  const run = async (...args) => {
+    const child = spawn(process.execPath, [new URL('server.mjs', import.meta.url).pathname, ...args]);
+    const [line] = await once(createInterface(child.stdout), 'line');
+    return { child, info: JSON.parse(line) };
+  };
+
+  test('says where it is in its first line, and writes the first token only to the file asked for', async () => {
+    const dir = await mkdtemp(path.join(tmpdir(), 'oidc-'));
+    const file = path.join(dir, 'seed');
+    const { child, info } = await run('--access-token-ttl', '7', '--seed-file', file);
+    const seed = await readFile(file, 'utf8');
+    assert.equal((await stat(file)).mode & 0o777, 0o600);
+    const form = { grant_type: 'refresh_token', client_id: info.clients.public.id, refresh_token: seed };
+    const response = await fetch(info.token_endpoint, { method: 'POST', body: new URLSearchParams(form) });
+    assert.equal((await response.json()).expires_in, 7);
+    child.kill('SIGTERM');
+    assert.deepEqual(await once(child, 'exit'), [0, null]);
+    await rm(dir, { recursive: true });
+  });
+
+  test('ends on SIGINT, and with its stdin if so asked', async () => {
+    const interrupted = await run();
+    interrupted.child.kill('SIGINT');
+    assert.deepEqual(await once(interrupted.child, 'exit'), [0, null]);
+    const orphan = await run('--exit-with-stdin');
+    orphan.child.stdin.end();
+    assert.deepEqual(await once(orphan.child, 'exit'), [0, null]);
+  });
+});
