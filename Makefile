@@ -18,3 +18,22 @@ cluster-up: ## a real local control plane; use: eval "$(make cluster-up | tail -
 .PHONY: cluster-down
 cluster-down: ## end this checkout's cluster and remove .cluster/
 	@hack/cluster/down.sh
+
+.PHONY: build
+build: ## target/release/graphtoken
+	@cargo build --locked --release -p graphtoken
+
+.PHONY: generate
+generate: ## everything that is generated: crds/
+	@cargo run --locked --quiet -- crd >crds/graphtokens.yaml.new
+	@mv crds/graphtokens.yaml.new crds/graphtokens.yaml
+
+.PHONY: check
+check: ## format, lints and unit tests, in under a minute
+	@cargo fmt --all --check
+	@cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+	@cargo test --locked --quiet --lib --bins --test crd
+
+.PHONY: test
+test: ## everything the project tests; installs what it needs
+	@hack/test/all.sh

@@ -12,13 +12,16 @@ use crate::observed::Identity;
 const MAX_NOTE: usize = 1024;
 
 /// Writes events about `GraphToken`s.
-pub struct Events(Recorder);
+pub struct Events {
+    client: kube::Client,
+    reporter: Reporter,
+}
 
 impl Events {
     /// Events of this process.
     pub fn new(client: kube::Client, instance: String) -> Self {
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance) };
-        Self(Recorder::new(client, reporter))
+        Self { client, reporter }
     }
 
     /// Something a user should know.
@@ -54,7 +57,9 @@ impl Events {
             uid: Some(identity.uid.clone()),
             ..ObjectReference::default()
         };
-        if let Err(error) = self.0.publish(&event, &regarding).await {
+        // A recorder of its own: a longer-lived one takes events of one reason for repetitions, and keeps the first note.
+        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+        if let Err(error) = recorder.publish(&event, &regarding).await {
             tracing::debug!(error = crate::kubeclient::describe(&error), reason, "an event could not be written");
         }
     }

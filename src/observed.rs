@@ -229,6 +229,7 @@ pub struct Published {
 
 /// The target Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "it lives for the length of one look")]
 pub enum TargetState {
     /// It is not there.
     Absent,

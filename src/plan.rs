@@ -201,8 +201,7 @@ fn want_app_only(desired: &Desired, observed: &Observed, now: Timestamp) -> Want
 
 fn want_delegated(desired: &Desired, observed: &Observed, now: Timestamp) -> Want {
     let credential = match &observed.credential {
-        // The next event tells when it changes; the look is for a GraphToken that died without one.
-        CredentialState::Foreign(message) => return Want::Blocked(conflict(message.clone())),
+        CredentialState::Foreign(message) => return Want::Blocked(invalid(message.clone())),
         CredentialState::Present(credential) => Some(&**credential),
         CredentialState::Absent | CredentialState::Unneeded => None,
     };
@@ -306,10 +305,6 @@ pub fn account_matches(wanted: &str, account: &crate::grant::Account) -> bool {
 
 fn invalid(message: String) -> Problem {
     Problem { reason: Reason::InvalidConfiguration, message }
-}
-
-fn conflict(message: String) -> Problem {
-    Problem { reason: Reason::TargetConflict, message }
 }
 
 /// The earliest time for another attempt after a failure; `None`: no failure holds anything up.

@@ -10,6 +10,7 @@ use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 use tokio::sync::oneshot;
 
+use crate::api::status::AccountStatus;
 use crate::api::{GraphToken, GraphTokenStatus, Reason};
 use crate::desired::{ClientProof, Desired, Grant, Guards, SpecError};
 use crate::events::Events;
@@ -61,7 +62,8 @@ pub async fn reconcile(object: &GraphToken, ctx: &Context) -> Result<Action, Sto
     }
     let key = Key::new(&identity.namespace, &identity.name);
     let mut memory = ctx.state.take(&key, &identity.uid);
-    let done = look(object, &identity, ctx, &mut memory).await;
+    // On the heap: thousands may wait for their turn at once.
+    let done = Box::pin(look(object, &identity, ctx, &mut memory)).await;
     ctx.state.put(&key, memory);
     done
 }
@@ -106,14 +108,25 @@ async fn look(
     let before = sketched.status.clone();
     let mut look = Look { ctx, desired, memory, published: false };
     let (observed, plan) = match fill(ctx, &look.desired, look.memory, sketched.clone()).await {
-        Ok(observed) => look.steps(observed).await?,
+        Ok(observed) => Box::pin(look.steps(observed)).await?,
         Err(error) => (sketched.clone(), unreadable(&error)),
     };
     let status = status::project(&look.desired, &observed, &plan, ctx.now());
     let desired = Arc::clone(&look.desired);
+    retire_former_target(ctx, &desired, &observed).await;
     say(ctx, &desired, &observed, memory).await;
     save(ctx, identity, memory, &before, status).await?;
     Ok(next_look(ctx, &plan))
+}
+
+/// Once the new target serves pods, the one that `spec.target.secretName` named before would only grow stale.
+async fn retire_former_target(ctx: &Context, desired: &Desired, observed: &Observed) {
+    let former = observed.status.secret_name.as_ref().filter(|name| **name != desired.target.secret_name);
+    let Some(name) = former.filter(|_| observed.served().is_some()) else { return };
+    let Some(meta) = ctx.secrets.get(&observed.identity.namespace, name) else { return };
+    if let Err(error) = target::retire(&ctx.exchanger.client, observed, name, meta).await {
+        tracing::info!(%error, secret = name, "the former target stays until the GraphToken goes");
+    }
 }
 
 /// The plan where even reading failed.
@@ -360,17 +373,13 @@ impl Look<'_> {
         status.refresh_count += 1;
         status.consecutive_failures = 0;
         status.last_failure = None;
-        match credential {
-            Some(credential) => {
-                self.memory.credential = Some((*credential).clone());
-                observed.credential = CredentialState::Present(credential);
-            }
-            None => {
-                let tenant_id = in_hand.account.as_ref().and_then(|account| account.tenant_id.clone());
-                status.account =
-                    tenant_id.map(|id| crate::api::status::AccountStatus { object_id: None, tenant_id: Some(id) });
-                observed.in_hand = Some(in_hand.stored.facts.clone());
-            }
+        if let Some(credential) = credential {
+            self.memory.credential = Some((*credential).clone());
+            observed.credential = CredentialState::Present(credential);
+        } else {
+            let tenant_id = in_hand.account.as_ref().and_then(|account| account.tenant_id.clone());
+            status.account = tenant_id.map(|id| AccountStatus { object_id: None, tenant_id: Some(id) });
+            observed.in_hand = Some(in_hand.stored.facts.clone());
         }
         observed.status = status;
     }

@@ -138,6 +138,9 @@ impl Exchanger {
     }
 
     async fn run(&self, job: Job) -> Report {
+        if !self.lease.outlives(self.deadline()) {
+            return Report::Stale;
+        }
         let done = match job.exchange.source {
             Source::Client => self.app_only(&job).await,
             Source::Chain | Source::Seed => self.rotate(&job).await,

@@ -6,7 +6,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference};
 use kube::Api;
-use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ use crate::api::names::{GROUP, MANAGER, VERSION};
 use crate::api::spec::DeletionPolicy;
 use crate::desired::{Desired, Grant};
 use crate::grant::Account;
-use crate::observed::{Meta, Observed, Published, StoredToken, TargetView, labels};
+use crate::observed::{Meta, Observed, Published, StoredToken, TargetState, TargetView, labels, target};
 use crate::render::{TokenView, content_digest, layout_digest, render};
 use crate::state::meta;
 use crate::store::StoreError;
@@ -107,6 +107,19 @@ pub async fn publish(
             apply(&api, desired, observed, content, &view.meta.uid).await
         }
     }
+}
+
+/// Deletes a target that `spec.target.secretName` named before, if it is still this `GraphToken`'s and would go with it.
+pub async fn retire(client: &kube::Client, observed: &Observed, name: &str, former: Meta) -> Result<(), StoreError> {
+    let identity = &observed.identity;
+    if !matches!(target(Some(former.clone()), identity, true), TargetState::Ours(_)) || !former.owners.contains(&identity.uid) {
+        return Ok(());
+    }
+    let api: Api<Secret> = Api::namespaced(client.clone(), &identity.namespace);
+    let preconditions = Preconditions { uid: Some(former.uid), resource_version: Some(former.resource_version) };
+    let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    api.delete(name, &params).await?;
+    Ok(())
 }
 
 async fn create(

@@ -83,13 +83,13 @@ fn an_msal_cache_of_other_clients_is_refused_with_their_ids() {
 #[test]
 fn what_stands_for_a_client_id_in_an_error_is_bounded_and_of_the_usual_form() {
     let odd = ["two words", "", "line\nbreak", &"x".repeat(129)];
-    let many = (0..20).map(|n| format!("client-{n:02}"));
+    let many = (0..20).map(|n| format!("z-{n:02}"));
     let entries: Vec<_> =
         odd.into_iter().map(str::to_owned).chain(many).map(|id| msal_entry(&id, "t", "1")).collect();
     let SeedError::OtherClient { found, .. } = error_of(&msal_file(&entries)) else {
         panic!("another error")
     };
-    assert_eq!(found, ["(unnamed)", "client-00", "client-01", "client-02", "client-03"]);
+    assert_eq!(found, ["(unnamed)", "z-00", "z-01", "z-02", "z-03"]);
 }
 
 #[rstest]

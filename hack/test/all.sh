@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Everything the project tests, step by step, with the time of each at the end. `hack/test/all.sh NAME…` runs those steps only.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/graphtoken-operator
+export GRAPHTOKEN_TEST_VENV=${GRAPHTOKEN_TEST_VENV:-$cache/venv-o365-2.1.10}
+only=("$@")
+report=()
+brought_up=
+
+finish() {
+	local code=$?
+	if [[ -n $brought_up ]]; then
+		make -s cluster-down || true
+	fi
+	printf '\n%s\n' "${report[@]}"
+	((code == 0)) || echo "FAILED: the step above; alone it runs by: hack/test/all.sh STEP" >&2
+	exit "$code"
+}
+trap finish EXIT
+
+step() {
+	local name=$1 began=$SECONDS
+	shift
+	if ((${#only[@]})) && [[ " ${only[*]} " != *" $name "* ]]; then
+		return 0
+	fi
+	printf '\n== %s\n' "$name"
+	if ! "$@"; then
+		report+=("$(printf '%-14s FAILED after %4ds' "$name" $((SECONDS - began)))")
+		return 1
+	fi
+	report+=("$(printf '%-14s ok %4ds' "$name" $((SECONDS - began)))")
+}
+
+pure() { cargo check --locked --quiet --no-default-features --lib; }
+docs() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps -p graphtoken -p entra-simulator; }
+scripts() {
+	local found
+	mapfile -t found < <(git ls-files -co --exclude-standard -- '*.sh' .ci/run)
+	shellcheck -x "${found[@]}"
+}
+simulator() { cargo test --locked --quiet -p entra-simulator; }
+oidc() { (cd tests/providers/oidc && npm ci --silent && node --test --test-reporter=dot); }
+cluster() {
+	if [[ ! -e .cluster/kubeconfig ]]; then
+		brought_up=yes
+	fi
+	local last
+	last=$(make -s cluster-up | tee /dev/stderr | tail -n 1)
+	(
+		eval "$last"
+		cargo test --locked --test cluster
+	)
+}
+
+step prerequisites hack/test/prerequisites.sh
+step check make -s check
+step pure pure
+step docs docs
+step scripts scripts
+step deny hack/test/deny.sh
+step simulator simulator
+step oidc oidc
+step venv hack/python/venv.sh
+step cluster cluster
+step binaries tests/hack/cluster_binaries_test.sh
+step demo tests/demo_test.sh

@@ -1,0 +1,16 @@
+//! The operator's binary against a real API server and real identity providers: `make cluster-up`, then
+//! `cargo test --test cluster`. Each test has a namespace, an operator and a provider of its own, so they run side by side.
+//!
+//! A failed test prints the statuses and the end of the operator's log. `GRAPHTOKEN_TEST_KEEP=1` keeps its namespace.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its harness too")]
+
+mod harness;
+
+mod chain;
+mod converged;
+mod cost;
+mod leaders;
+mod secrets;
+mod shutdown;
+mod silence;

@@ -1,0 +1,65 @@
+//! `crds/` is what the code generates: a change of the API without `make generate` fails here.
+
+use std::path::Path;
+
+use graphtoken::crds;
+
+#[test]
+fn the_generated_crds_are_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds/graphtokens.yaml");
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    let generated = crds::yaml().expect("the CRDs are plain data");
+    assert!(committed == generated, "{} is stale: run `make generate`", path.display());
+}
+
+#[test]
+fn every_field_has_a_help_text() {
+    fn walk(schema: &serde_json::Value, path: &str, without: &mut Vec<String>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if property["description"].as_str().is_none_or(str::is_empty) {
+                without.push(path.clone());
+            }
+            walk(property, &path, without);
+            walk(&property["items"], &path, without);
+        }
+    }
+    let mut without = Vec::new();
+    for crd in crds::all() {
+        walk(
+            &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"],
+            "spec",
+            &mut without,
+        );
+    }
+    assert_eq!(without, Vec::<String>::new(), "kubectl explain has nothing to say of these");
+}
+
+#[test]
+fn every_list_and_string_of_the_spec_is_bounded() {
+    fn walk(schema: &serde_json::Value, path: &str, unbounded: &mut Vec<String>) {
+        let bounded = match schema["type"].as_str() {
+            Some("string") => schema["maxLength"].is_u64() || schema["enum"].is_array(),
+            Some("array") => schema["maxItems"].is_u64(),
+            _ => true,
+        };
+        if !bounded {
+            unbounded.push(path.to_owned());
+        }
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            walk(property, &format!("{path}.{name}"), unbounded);
+        }
+        if schema["items"].is_object() {
+            walk(&schema["items"], &format!("{path}[]"), unbounded);
+        }
+    }
+    let mut unbounded = Vec::new();
+    for crd in crds::all() {
+        walk(
+            &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"],
+            "spec",
+            &mut unbounded,
+        );
+    }
+    assert_eq!(unbounded, Vec::<String>::new(), "CEL's cost budget needs a bound on these");
+}
