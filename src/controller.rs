@@ -14,11 +14,11 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, controller};
 use kube::{Api, Resource as _, ResourceExt as _};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::names::{ANNOTATION_REQUESTED_AT, GROUP, credential_name};
 use crate::api::GraphToken;
+use crate::api::names::{ANNOTATION_REQUESTED_AT, GROUP, credential_name};
 use crate::kubeclient::Clients;
 use crate::metrics::{ConditionSample, Metrics, ObjectSample};
 use crate::reconcile::{Context, reconcile, refuse};
@@ -72,7 +72,11 @@ fn sample(object: &GraphToken) -> ObjectSample {
         conditions,
         tenant: object.spec.tenant.clone(),
         client_id: object.spec.client_id.clone(),
-        grant: if object.spec.grant.client_credentials.is_some() { "clientCredentials" } else { "refreshToken" },
+        grant: if object.spec.grant.client_credentials.is_some() {
+            "clientCredentials"
+        } else {
+            "refreshToken"
+        },
     }
 }
 
@@ -92,6 +96,7 @@ struct Wakes {
     one: mpsc::UnboundedSender<ObjectRef<Guarded>>,
     all: mpsc::UnboundedSender<()>,
     credentials: mpsc::UnboundedSender<ObjectRef<PartialObjectMeta<Secret>>>,
+    known: Arc<watch::Sender<bool>>,
 }
 
 /// What a term of leadership runs with.
@@ -145,14 +150,23 @@ impl Scope {
         let (one, woken) = mpsc::unbounded();
         let (all, all_woken) = mpsc::unbounded();
         let (credentials, credentials_woken) = mpsc::unbounded();
-        let wakes = Wakes { one, all, credentials };
+        let (known, secrets_known) = watch::channel(false);
+        let wakes = Wakes { one, all, credentials, known: Arc::new(known) };
         let graphtoken_api = api(&self.clients.watches, self.namespace.as_deref());
-        let secret_api: Api<PartialObjectMeta<Secret>> = api(&self.clients.watches, self.namespace.as_deref());
+        let secret_api: Api<PartialObjectMeta<Secret>> =
+            api(&self.clients.watches, self.namespace.as_deref());
 
-        let seen = graphtoken_events(graphtoken_api, self.graphtoken_writer, Arc::clone(ctx), wakes.clone(), self.secrets.clone());
-        let secrets = watch_secrets(secret_api, self.secret_writer, Arc::clone(ctx), wakes, self.graphtokens.clone());
+        let seen = graphtoken_events(
+            graphtoken_api,
+            self.graphtoken_writer,
+            Arc::clone(ctx),
+            wakes.clone(),
+            self.secrets.clone(),
+        );
+        let secrets =
+            watch_secrets(secret_api, self.secret_writer, Arc::clone(ctx), wakes, self.graphtokens.clone());
         let config = controller::Config::default().concurrency(term.concurrency);
-        let worker = Worker { slots, metrics: term.metrics.clone(), secrets: self.secrets.clone() };
+        let worker = Worker { slots, metrics: term.metrics.clone(), secrets_known };
         let work = Controller::for_stream(seen, self.graphtokens)
             .with_config(config.clone())
             .reconcile_on(woken)
@@ -259,9 +273,14 @@ async fn watch_secrets(
     events
         .for_each(|event| {
             match &event {
-                Ok(Event::Apply(secret)) => secret_changed(&ctx, &wakes, &graphtokens, &secret.metadata, true),
-                Ok(Event::Delete(secret)) => secret_changed(&ctx, &wakes, &graphtokens, &secret.metadata, false),
+                Ok(Event::Apply(secret)) => {
+                    secret_changed(&ctx, &wakes, &graphtokens, &secret.metadata, true);
+                }
+                Ok(Event::Delete(secret)) => {
+                    secret_changed(&ctx, &wakes, &graphtokens, &secret.metadata, false);
+                }
                 Ok(Event::InitDone) => {
+                    wakes.known.send_replace(true);
                     let _ = wakes.all.unbounded_send(());
                 }
                 Ok(Event::Init | Event::InitApply(_)) => {}
@@ -311,14 +330,15 @@ fn log_watch(what: &str, error: &watcher::Error) {
 struct Worker {
     slots: Arc<Semaphore>,
     metrics: Metrics,
-    secrets: SecretStore,
+    /// Whether the cache of Secrets is filled. (The store's own `wait_until_ready` wakes only one of several tasks in kube 5.0.)
+    secrets_known: watch::Receiver<bool>,
 }
 
 impl Worker {
-    async fn work(self, object: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, StoreError> {
+    async fn work(mut self, object: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, StoreError> {
         // Neither can fail: the semaphore is never closed, and the writer lives as long as the watch.
         let _slot = self.slots.acquire().await;
-        let _ = self.secrets.wait_until_ready().await;
+        let _ = self.secrets_known.wait_for(|known| *known).await;
         let began = tokio::time::Instant::now();
         let done = match &object.0 {
             Ok(graphtoken) => reconcile(graphtoken, &ctx).await,
@@ -334,8 +354,12 @@ impl Worker {
 fn on_error(object: Arc<Guarded>, error: &StoreError, _: Arc<Context>) -> Action {
     match error {
         // Changed under our hands: the watch brings the news.
-        StoreError::Conflict | StoreError::Gone => tracing::debug!(%error, name = object.name_any(), "look again"),
-        error => tracing::warn!(%error, namespace = object.namespace(), name = object.name_any(), "look failed"),
+        StoreError::Conflict | StoreError::Gone => {
+            tracing::debug!(%error, name = object.name_any(), "look again");
+        }
+        error => {
+            tracing::warn!(%error, namespace = object.namespace(), name = object.name_any(), "look failed");
+        }
     }
     Action::requeue(ERROR_PAUSE)
 }

@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use crate::api::GraphToken;
 use crate::api::names::{
-    ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, ANNOTATION_UID, KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN,
-    MANAGER, credential_name,
+    ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, ANNOTATION_UID, KEY_PENDING, KEY_RECORD,
+    KEY_REFRESH_TOKEN, MANAGER, credential_name,
 };
 use crate::observed::{
     Credential, Identity, KEY_ACCESS_TOKEN, Meta, Pending, Record, Tokens, credential, labels,
@@ -67,7 +67,11 @@ impl CredentialStore {
 
     /// Step 1 of an exchange: notes that it is about to begin. That this succeeds proves that the store takes writes, and
     /// orders rivals, before a single-use token is spent.
-    pub async fn begin(&self, seen: Option<&Credential>, pending: &Pending) -> Result<Credential, StoreError> {
+    pub async fn begin(
+        &self,
+        seen: Option<&Credential>,
+        pending: &Pending,
+    ) -> Result<Credential, StoreError> {
         let text = json!(pending).to_string();
         let Some(seen) = seen else {
             let data = BTreeMap::from([(KEY_PENDING.to_owned(), ByteString(text.into_bytes()))]);
@@ -102,7 +106,9 @@ impl CredentialStore {
     /// Creates the Secret with a commit in it, where it went missing meanwhile.
     pub async fn recreate(&self, commit: &Commit) -> Result<Credential, StoreError> {
         let mut data = BTreeMap::from([(KEY_RECORD.to_owned(), bytes(&json!(commit.record).to_string()))]);
-        for (key, token) in [(KEY_REFRESH_TOKEN, &commit.refresh_token), (KEY_ACCESS_TOKEN, &commit.access_token)] {
+        for (key, token) in
+            [(KEY_REFRESH_TOKEN, &commit.refresh_token), (KEY_ACCESS_TOKEN, &commit.access_token)]
+        {
             if let Some(token) = token {
                 data.insert(key.to_owned(), bytes(token.expose_secret()));
             }
@@ -166,7 +172,8 @@ impl CredentialStore {
 }
 
 fn parse(secret: &Secret) -> (Credential, Tokens) {
-    let data = secret.data.clone().unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
+    let data =
+        secret.data.clone().unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect();
     credential(meta(&secret.metadata), &data)
 }
 
@@ -229,7 +236,11 @@ mod tests {
     #[case::nothing_was_written(Some(stored(7, "other")), true, Settle::Write)]
     #[case::an_old_backup_was_put_back(Some(stored(3, "other")), true, Settle::Write)]
     #[case::the_record_was_emptied(Some(Record::default()), true, Settle::Write)]
-    #[case::the_graphtoken_went_but_the_credential_outlives_it(Some(stored(7, "other")), false, Settle::Write)]
+    #[case::the_graphtoken_went_but_the_credential_outlives_it(
+        Some(stored(7, "other")),
+        false,
+        Settle::Write
+    )]
     #[case::the_secret_was_deleted(None, true, Settle::Create)]
     #[case::both_were_deleted(None, false, Settle::Drop)]
     fn a_commit_is_settled_by_what_is_stored(

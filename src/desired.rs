@@ -124,7 +124,9 @@ pub struct DesiredTarget {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SpecError {
     /// The API server holds what this version of the operator cannot read.
-    #[error("the object cannot be read ({0}): the CRD and the operator are of different versions; apply the CRD of this one")]
+    #[error(
+        "the object cannot be read ({0}): the CRD and the operator are of different versions; apply the CRD of this one"
+    )]
     Undecodable(String),
     /// A duration that does not parse.
     #[error("spec.{field}: {problem}")]
@@ -300,8 +302,11 @@ fn scopes(spec: &GraphTokenSpec, grant: &Grant) -> Result<Vec<String>, SpecError
     if *grant != Grant::ClientCredentials {
         // Without offline_access no new refresh token comes back; openid and profile are what MSAL sends to Microsoft,
         // and tell who signed in.
-        let own: &[&str] =
-            if spec.endpoints.is_none() { &["openid", "profile", "offline_access"] } else { &["offline_access"] };
+        let own: &[&str] = if spec.endpoints.is_none() {
+            &["openid", "profile", "offline_access"]
+        } else {
+            &["offline_access"]
+        };
         for scope in own {
             if !sent.iter().any(|s| s == scope) {
                 sent.push((*scope).to_owned());

@@ -1,8 +1,8 @@
 //! Events for people, written when a reason changes and never for a routine refresh.
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource as _;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use k8s_openapi::api::core::v1::ObjectReference;
 
 use crate::api::names::MANAGER;
 use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason};
@@ -60,7 +60,11 @@ impl Events {
         // A recorder of its own: a longer-lived one takes events of one reason for repetitions, and keeps the first note.
         let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
         if let Err(error) = recorder.publish(&event, &regarding).await {
-            tracing::debug!(error = crate::kubeclient::describe(&error), reason, "an event could not be written");
+            tracing::debug!(
+                error = crate::kubeclient::describe(&error),
+                reason,
+                "an event could not be written"
+            );
         }
     }
 }
@@ -79,11 +83,13 @@ fn changes<'a>(
     after: &'a GraphTokenStatus,
 ) -> Vec<(EventType, &'static str, &'a str)> {
     let reason = |status: &GraphTokenStatus, type_| status.condition(type_).map(|c| c.reason);
-    let codes = |status: &GraphTokenStatus| status.last_failure.as_ref().map(|f| f.codes.clone());
+    let codes = |status: &GraphTokenStatus, reason| {
+        status.last_failure.as_ref().filter(|f| f.reason == reason).map(|f| f.codes.clone())
+    };
     let mut events: Vec<(EventType, &'static str, &str)> = Vec::new();
     for type_ in [ConditionType::Stalled, ConditionType::Refreshed, ConditionType::Ready] {
         let Some(now) = after.condition(type_) else { continue };
-        let same_failure = codes(before) == codes(after) || !is_bad(now);
+        let same_failure = codes(before, now.reason) == codes(after, now.reason) || !is_bad(now);
         if reason(before, type_) == Some(now.reason) && same_failure {
             continue;
         }

@@ -90,7 +90,8 @@ impl Provider {
             .map_err(|e| no_answer(&e));
         let mut response = sending.await?;
         let status = response.status().as_u16();
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let retry_after =
+            response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|e| no_answer(&e))? {
             if body.len() + chunk.len() > MAX_BODY {
@@ -102,7 +103,11 @@ impl Provider {
     }
 
     /// The GUID of a tenant, from its `OpenID` configuration (OpenID Connect Discovery 1.0, section 4; Entra's issuer holds it).
-    pub async fn tenant_id(&self, openid_configuration: &str, deadline: Duration) -> Result<String, NoAnswer> {
+    pub async fn tenant_id(
+        &self,
+        openid_configuration: &str,
+        deadline: Duration,
+    ) -> Result<String, NoAnswer> {
         let mut response =
             self.http.get(openid_configuration).timeout(deadline).send().map_err(|e| no_answer(&e)).await?;
         let mut body = Vec::new();
@@ -130,9 +135,27 @@ pub fn is_guid(text: &str) -> bool {
         && parts.iter().all(|part| part.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
+/// rustls' error is buried in those of the connector and tells itself only by its text.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        let text = error.to_string();
+        if text.contains("certificate")
+            || text.contains("received fatal alert")
+            || text.contains("tls handshake")
+        {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
 fn no_answer(error: &reqwest::Error) -> NoAnswer {
     if error.is_timeout() {
         NoAnswer::Timeout
+    } else if is_tls(error) {
+        NoAnswer::Tls
     } else if error.is_connect() {
         NoAnswer::Connect
     } else {

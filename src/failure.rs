@@ -372,7 +372,9 @@ fn echoes(text: &str, secret: &str) -> bool {
 
 fn pause(facts: &Facts, retry_after: Option<&str>, now: Timestamp) -> Duration {
     let asked = retry_after.and_then(|text| read_retry_after(text, now)).unwrap_or(DEFAULT_PAUSE);
-    let least = if facts.loop_detected() { LOOP_PAUSE } else { Duration::ZERO };
+    // Of an answer that asks for a pause by itself, rule 1 takes the length at its word.
+    let said = facts.pause && asks_for_a_pause(facts).is_some();
+    let least = if facts.loop_detected() && !said { LOOP_PAUSE } else { Duration::ZERO };
     asked.max(least).min(MAX_PAUSE)
 }
 

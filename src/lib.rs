@@ -28,9 +28,9 @@ pub mod args;
 #[cfg(feature = "operator")]
 pub mod controller;
 #[cfg(feature = "operator")]
-pub mod credential;
-#[cfg(feature = "operator")]
 pub mod crds;
+#[cfg(feature = "operator")]
+pub mod credential;
 #[cfg(feature = "operator")]
 pub mod events;
 #[cfg(feature = "operator")]

@@ -1,7 +1,7 @@
 //! Gathers what is: caches first, and a live read only for what changed since it was last read.
 
-use kube::Api;
 use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
 
 use crate::api::names::{ANNOTATION_REQUESTED_AT, LABEL_MANAGED_BY, LABEL_NAME, MANAGER, credential_name};
 use crate::api::spec::SecretKeyRef;
@@ -34,13 +34,19 @@ pub fn sketch(
     let proof = proof_ref(desired).and_then(|proof| ctx.secrets.get(namespace, &proof.name));
     let version = |meta: &Option<Meta>| meta.as_ref().map(|m| (m.uid.clone(), m.resource_version.clone()));
     let versions = [version(&seed), version(&proof)];
-    let versions = versions.each_ref().map(|v| v.as_ref().map(|(uid, version)| (uid.as_str(), version.as_str())));
+    let versions =
+        versions.each_ref().map(|v| v.as_ref().map(|(uid, version)| (uid.as_str(), version.as_str())));
     let status = status(object, memory);
     let meta = ctx.secrets.get(namespace, &desired.target.secret_name);
     let intact = meta.as_ref().is_some_and(|meta| is_as_written(meta, &status, memory) == Some(true));
     let in_hand = memory.in_hand.as_ref().filter(|_| desired.grant == Grant::ClientCredentials);
     Observed {
-        requested_at: object.metadata.annotations.as_ref().and_then(|a| a.get(ANNOTATION_REQUESTED_AT)).cloned(),
+        requested_at: object
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|a| a.get(ANNOTATION_REQUESTED_AT))
+            .cloned(),
         credential: memory
             .credential
             .clone()
@@ -160,7 +166,9 @@ fn foreign(known: &Credential, identity: &Identity) -> Option<String> {
     let name = credential_name(&identity.name);
     let label = |key: &str, value: &str| known.meta.labels.get(key).is_some_and(|v| v == value);
     if known.meta.deleting {
-        return Some(format!("the credential Secret {name} is being deleted; the operator goes on when it is gone"));
+        return Some(format!(
+            "the credential Secret {name} is being deleted; the operator goes on when it is gone"
+        ));
     }
     (!label(LABEL_MANAGED_BY, MANAGER) || !label(LABEL_NAME, &identity.name)).then(|| {
         format!(
@@ -178,7 +186,8 @@ async fn take_over(store: &CredentialStore, known: Credential) -> Result<Credent
 }
 
 fn pending_stood(ctx: &Context, observed: &Observed, memory: &mut Memory) -> bool {
-    let pending = observed.credential().and_then(|c| c.pending.as_ref()).filter(|p| p.holder != observed.holder);
+    let pending =
+        observed.credential().and_then(|c| c.pending.as_ref()).filter(|p| p.holder != observed.holder);
     let Some(pending) = pending else {
         memory.pending_since = None;
         return false;
@@ -207,7 +216,9 @@ async fn target_state(
         {
             Some(view.meta.clone())
         }
-        (None, Some((_, at))) if at.elapsed() < CACHE_LAG => live_target(ctx, desired, observed, memory).await?,
+        (None, Some((_, at))) if at.elapsed() < CACHE_LAG => {
+            live_target(ctx, desired, observed, memory).await?
+        }
         (None, _) if memory.read_live => live_target(ctx, desired, observed, memory).await?,
         (in_cache, _) => in_cache,
     };
@@ -265,14 +276,20 @@ async fn seed_state(
         None => SeedState::Missing(missing("spec.grant.refreshToken", seed, "a refresh token")),
         Some(bytes) => match seed::parse(&bytes, &desired.client.client_id) {
             Ok(seed) => SeedState::Found { digest: seed.digest },
-            Err(error) => SeedState::Malformed(format!("seed Secret {}, key {}: {error}", seed.name, seed.key)),
+            Err(error) => {
+                SeedState::Malformed(format!("seed Secret {}, key {}: {error}", seed.name, seed.key))
+            }
         },
     };
     memory.seed = Some((uid, what_for, state.clone()));
     Ok(state)
 }
 
-async fn proof_state(ctx: &Context, desired: &Desired, identity: &Identity) -> Result<ProofState, StoreError> {
+async fn proof_state(
+    ctx: &Context,
+    desired: &Desired,
+    identity: &Identity,
+) -> Result<ProofState, StoreError> {
     let Some(proof) = proof_ref(desired) else { return Ok(ProofState::Usable) };
     let found = client_secret(ctx, proof, &identity.namespace).await?;
     Ok(found.map_or_else(ProofState::Unusable, |_| ProofState::Usable))

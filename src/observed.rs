@@ -7,12 +7,12 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::api::GraphTokenStatus;
 use crate::api::names::{
     ANNOTATION_ADOPT, ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, ANNOTATION_TOKEN, ANNOTATION_UID,
     KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN, LABEL_MANAGED_BY, LABEL_NAME, MANAGER,
 };
 use crate::api::status::SignedIn;
-use crate::api::GraphTokenStatus;
 use crate::desired::Client;
 use crate::grant::Account;
 use crate::seed::{self, hex};
@@ -259,7 +259,8 @@ pub fn target(meta: Option<Meta>, identity: &Identity, intact: bool) -> TargetSt
         return TargetState::Deleting;
     }
     if meta.belongs_to(&identity.name) {
-        let published = meta.annotations.get(ANNOTATION_TOKEN).and_then(|text| serde_json::from_str(text).ok());
+        let published =
+            meta.annotations.get(ANNOTATION_TOKEN).and_then(|text| serde_json::from_str(text).ok());
         return TargetState::Ours(TargetView { meta, published, intact });
     }
     if meta.annotations.get(ANNOTATION_ADOPT) == Some(&identity.name) {
@@ -422,7 +423,10 @@ mod tests {
         let TargetState::Conflict(message) = target(Some(owned_by("other")), &identity(), true) else {
             unreachable!("another GraphToken's target is a conflict")
         };
-        assert!(message.contains("GraphToken other") && message.contains("graphtoken.io/adopt=mail"), "{message}");
+        assert!(
+            message.contains("GraphToken other") && message.contains("graphtoken.io/adopt=mail"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub enum Why {
     Requested,
     /// The token is due for a refresh, or has run out.
     Due,
+    /// The attempt before failed.
+    Retry,
     /// An exchange was begun and never settled.
     Recovery,
 }
@@ -108,7 +110,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         Want::Later(at) => waiting(None, Some(at), observed, now),
         Want::Blocked(problem) => blocked(problem.reason, &problem.message, observed, now),
         Want::Exchange(exchange, at) => {
-            let at = [Some(at), gate(observed), spacing(desired, observed)].into_iter().flatten().max();
+            let at = [Some(at), gate(observed), spacing(observed)].into_iter().flatten().max();
             let at = at.unwrap_or(now);
             let act = if at <= now { Act::Exchange(exchange) } else { Act::Wait };
             waiting_with(act, Some(at), observed, now)
@@ -239,6 +241,8 @@ fn timed(
     let (why, at) = match token {
         None => (Why::NoToken, now),
         Some(_) if observed.requested() => (Why::Requested, now),
+        // Whatever asked for it, it is made good: by then the gate holds it back.
+        Some(_) if observed.status.last_failure.is_some() => (Why::Retry, now),
         Some(token) => (Why::Due, due(desired.refresh, token, &observed.identity.uid)),
     };
     Want::Exchange(Exchange { why, source }, at)
@@ -249,8 +253,11 @@ fn new_seed(desired: &Desired, observed: &Observed, credential: Option<&Credenti
     let SeedState::Found { digest } = &observed.seed else { return false };
     let Some(credential) = credential else { return true };
     let record = &credential.record;
-    let refused = record.rejected_seed_digest.as_ref() == Some(digest) && chain_is_usable(desired, credential);
-    !refused && !record.seed_digests.contains(digest) && credential.refresh_token_digest.as_ref() != Some(digest)
+    let refused =
+        record.rejected_seed_digest.as_ref() == Some(digest) && chain_is_usable(desired, credential);
+    !refused
+        && !record.seed_digests.contains(digest)
+        && credential.refresh_token_digest.as_ref() != Some(digest)
 }
 
 /// Whether the chain's refresh token was issued to this client, in this tenant, by this server.
@@ -260,7 +267,11 @@ fn chain_is_usable(desired: &Desired, credential: &Credential) -> bool {
         let wanted = ChainClient::from(&desired.client);
         record.client.as_ref().is_none_or(|got| {
             let tenant_id = record.account.as_ref().and_then(|a| a.tenant_id.as_deref());
-            let same_tenant = got.tenant == wanted.tenant || tenant_id == Some(&wanted.tenant);
+            // A domain or a GUID, both without regard to case.
+            let same_tenant = [Some(&*got.tenant), tenant_id]
+                .into_iter()
+                .flatten()
+                .any(|tenant| tenant.eq_ignore_ascii_case(&wanted.tenant));
             same_tenant && got.client_id == wanted.client_id && got.token_origin == wanted.token_origin
         })
     }
@@ -300,7 +311,8 @@ fn account_problem(desired: &Desired, credential: &Credential) -> Option<Problem
 /// Whether an account is the one that `spec.account` names, by object id or UPN, both without regard to case.
 pub fn account_matches(wanted: &str, account: &crate::grant::Account) -> bool {
     let username = account.username.as_deref();
-    wanted.eq_ignore_ascii_case(&account.object_id) || username.is_some_and(|u| u.eq_ignore_ascii_case(wanted))
+    wanted.eq_ignore_ascii_case(&account.object_id)
+        || username.is_some_and(|u| u.eq_ignore_ascii_case(wanted))
 }
 
 fn invalid(message: String) -> Problem {
@@ -325,10 +337,13 @@ fn gate(observed: &Observed) -> Option<Timestamp> {
     Some(plus(failed_at, wait))
 }
 
-/// Publishing costs the provider nothing: only a store that failed holds it up.
+/// Publishing costs the provider nothing: only a store that failed holds it up. A request asks for an exchange: it would
+/// wait here, and pass over every back-off meanwhile.
 fn publish_gate(observed: &Observed) -> Option<Timestamp> {
-    let failed = observed.status.last_failure.as_ref()?.reason == Reason::StorageUnavailable;
-    failed.then(|| gate(observed)).flatten()
+    let failure = observed.status.last_failure.as_ref().filter(|f| f.reason == Reason::StorageUnavailable)?;
+    let as_before = failure.inputs.as_ref() == Some(&observed.inputs);
+    as_before
+        .then(|| plus(failure.time.into(), backoff(observed, failure, observed.status.consecutive_failures)))
 }
 
 /// Doubles from 5 s to 30 s; while pods hold a valid token never above a quarter of what is left of its life.
@@ -346,8 +361,11 @@ fn doubling(failures: u32, first: i64, most: i64) -> SignedDuration {
     SignedDuration::from_secs(doubled.min(most))
 }
 
-fn spacing(desired: &Desired, observed: &Observed) -> Option<Timestamp> {
-    at_hand(desired, observed).map(|token| plus(token.issued_at, SPACING))
+/// Counts from the newest token, whatever spec it was got for.
+fn spacing(observed: &Observed) -> Option<Timestamp> {
+    let stored = observed.credential().and_then(|c| c.record.token.as_ref()).map(|token| &token.facts);
+    let tokens = [stored, observed.in_hand.as_ref(), observed.served()];
+    tokens.into_iter().flatten().map(|token| plus(token.issued_at, SPACING)).max()
 }
 
 fn plus(at: Timestamp, wait: SignedDuration) -> Timestamp {
@@ -361,9 +379,12 @@ pub fn due(policy: RefreshPolicy, token: &TokenFacts, uid: &str) -> Timestamp {
     let asked = match policy {
         RefreshPolicy::Percentage(percentage) => life / 100 * i32::from(100_u8.saturating_sub(percentage)),
         RefreshPolicy::Before(_) if renew_before_is_too_long(policy, life) => life / 2,
-        RefreshPolicy::Before(before) => life - SignedDuration::try_from(before).unwrap_or(SignedDuration::MAX),
+        RefreshPolicy::Before(before) => {
+            life - SignedDuration::try_from(before).unwrap_or(SignedDuration::MAX)
+        }
     };
-    let hinted = token.refresh_at.map(|at| at.duration_since(token.issued_at)).filter(SignedDuration::is_positive);
+    let hinted =
+        token.refresh_at.map(|at| at.duration_since(token.issued_at)).filter(SignedDuration::is_positive);
     let wait = hinted.map_or(asked, |hinted| hinted.min(asked));
     plus(token.issued_at, wait - wait / 10_000 * jitter(uid, token.expires_at))
 }
@@ -371,7 +392,7 @@ pub fn due(policy: RefreshPolicy, token: &TokenFacts, uid: &str) -> Timestamp {
 /// Whether `renewBefore` leaves less than a tenth of a token's life: half of the life is used then, with a warning.
 pub fn renew_before_is_too_long(policy: RefreshPolicy, life: SignedDuration) -> bool {
     matches!(policy, RefreshPolicy::Before(before)
-        if SignedDuration::try_from(before).is_ok_and(|before| before >= life / 10 * 9))
+        if SignedDuration::try_from(before).map_or(true, |before| before >= life / 10 * 9))
 }
 
 /// 0–1000 ten-thousandths, the same for the same token of the same `GraphToken`.
@@ -395,6 +416,5 @@ pub fn policy_warning(desired: &Desired, observed: &Observed) -> Option<String> 
     })
 }
 
-
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -252,9 +252,7 @@ impl Look<'_> {
         let identity = observed.identity.clone();
         let client_secret = match &self.desired.client.proof {
             ClientProof::Public => None,
-            ClientProof::Secret(proof) => {
-                client_secret(self.ctx, proof, &identity.namespace).await?.ok()
-            }
+            ClientProof::Secret(proof) => client_secret(self.ctx, proof, &identity.namespace).await?.ok(),
         };
         let tenant_id = match self.tenant_id(&observed).await {
             Ok(tenant_id) => tenant_id,
@@ -293,14 +291,21 @@ impl Look<'_> {
             return Ok(None);
         }
         let known = observed.status.account.as_ref().and_then(|account| account.tenant_id.clone());
-        let same_spec =
-            observed.served().is_some_and(|token| token.issued_for == self.desired.issued_for) && known.is_some();
+        let same_spec = observed.served().is_some_and(|token| token.issued_for == self.desired.issued_for)
+            && known.is_some();
         match &client.openid_configuration {
             None => Ok(None),
             Some(_) if same_spec => Ok(known),
             Some(url) => {
                 let deadline = self.ctx.exchanger.deadline();
-                Ok(Some(self.ctx.exchanger.provider.tenant_id(url, deadline).await?))
+                let answered = self.ctx.exchanger.provider.tenant_id(url, deadline).await;
+                answered.map(Some).map_err(|no_answer| Failure {
+                    message: format!(
+                        "the tenant's GUID, which the O365 file needs, could not be read from {url}: set spec.tenant to the GUID, or                          see why the operator cannot reach it ({})",
+                        Failure::from(no_answer).message
+                    ),
+                    ..Failure::of(Reason::ProviderUnavailable)
+                })
             }
         }
     }
@@ -315,7 +320,9 @@ impl Look<'_> {
         let patience = self.ctx.exchanger.deadline() * 2 + COMMIT_PATIENCE;
         match tokio::time::timeout(patience, &mut receiver).await {
             Ok(Ok(report)) => self.take_in(report, observed).await,
-            Ok(Err(_)) => Ok(self.storage_failed(observed, "the exchange broke off; see the operator's log".to_owned())),
+            Ok(Err(_)) => {
+                Ok(self.storage_failed(observed, "the exchange broke off; see the operator's log".to_owned()))
+            }
             Err(_) => {
                 self.memory.in_flight = Some(receiver);
                 let message = "a new token was got, or is about to be, and could not be stored yet: it is kept in memory and \
@@ -353,7 +360,10 @@ impl Look<'_> {
                 self.again(observed).await
             }
             Report::SeedRejected(failure) => {
-                let note = format!("the seed was refused, and the sign-in that is kept goes on: {}", failure.message);
+                let note = format!(
+                    "the seed was refused, and the sign-in that is kept goes on: {}",
+                    failure.message
+                );
                 self.ctx.events.warning(&identity, "SeedRejected", &note).await;
                 self.again(observed).await
             }
@@ -398,7 +408,8 @@ impl Look<'_> {
                 self.memory.in_hand = None;
                 observed.in_hand = None;
                 observed.target = TargetState::Ours(view);
-                let healed = |failure: &crate::api::status::LastFailure| failure.reason == Reason::StorageUnavailable;
+                let healed =
+                    |failure: &crate::api::status::LastFailure| failure.reason == Reason::StorageUnavailable;
                 if observed.status.last_failure.as_ref().is_some_and(healed) {
                     observed.status.last_failure = None;
                     observed.status.consecutive_failures = 0;
@@ -413,7 +424,9 @@ impl Look<'_> {
     /// What the target is to hold: the token just got, the one in the credential, or, where only metadata was changed, what
     /// it holds already. `None`: it is not there any more.
     async fn content(&self, observed: &Observed) -> Result<Option<Content>, StoreError> {
-        if let Some(in_hand) = self.memory.in_hand.as_ref().filter(|t| t.stored.facts.issued_for == self.desired.issued_for) {
+        if let Some(in_hand) =
+            self.memory.in_hand.as_ref().filter(|t| t.stored.facts.issued_for == self.desired.issued_for)
+        {
             let material = Material {
                 stored: &in_hand.stored,
                 access_token: &in_hand.access_token,

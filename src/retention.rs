@@ -52,7 +52,8 @@ pub fn fate(meta: &Meta, graphtoken_lives: bool, now: Timestamp) -> Fate {
     if retention.is_zero() {
         return Fate::Delete;
     }
-    let marked = meta.annotations.get(ANNOTATION_DELETE_AFTER).and_then(|text| text.parse::<Timestamp>().ok());
+    let marked =
+        meta.annotations.get(ANNOTATION_DELETE_AFTER).and_then(|text| text.parse::<Timestamp>().ok());
     match marked {
         None => {
             let retention = SignedDuration::try_from(retention).unwrap_or(SignedDuration::MAX);
@@ -64,7 +65,11 @@ pub fn fate(meta: &Meta, graphtoken_lives: bool, now: Timestamp) -> Fate {
 }
 
 /// Looks after one credential.
-pub async fn retain(client: &kube::Client, object: &ObjectMeta, now: Timestamp) -> Result<Action, StoreError> {
+pub async fn retain(
+    client: &kube::Client,
+    object: &ObjectMeta,
+    now: Timestamp,
+) -> Result<Action, StoreError> {
     let (Some(namespace), Some(name)) = (&object.namespace, &object.name) else {
         return Ok(Action::await_change());
     };

@@ -18,7 +18,9 @@ use crate::credential::{Commit, CredentialStore, Settle, Spent, settle};
 use crate::desired::{Desired, Grant};
 use crate::exchange::{Provider, Received};
 use crate::failure::{Answer, Failure};
-use crate::grant::{self, Account, Issued, Outcome, Proof, TokenRequest, Warning, client_credentials, refresh_token};
+use crate::grant::{
+    self, Account, Issued, Outcome, Proof, TokenRequest, Warning, client_credentials, refresh_token,
+};
 use crate::leader::Lease;
 use crate::metrics::{Metrics, TokenOutcome};
 use crate::observed::{ChainClient, Credential, Pending, Record, StoredToken, TokenFacts, Tokens};
@@ -161,6 +163,7 @@ impl Exchanger {
                 let account = job.tenant_id.clone().map(|tenant| Account {
                     object_id: String::new(),
                     tenant_id: Some(tenant),
+                    guest_in: None,
                     username: None,
                 });
                 let in_hand = InHand { stored, access_token: issued.access_token.clone(), account };
@@ -188,7 +191,8 @@ impl Exchanger {
         let begun_at = Instant::now();
 
         let client = &job.desired.client;
-        let request = refresh_token::request(&client.client_id, &refresh_token, &job.desired.scopes, job.proof());
+        let request =
+            refresh_token::request(&client.client_id, &refresh_token, &job.desired.scopes, job.proof());
         let mut sent = self.send(job, &request, begun_at).await?;
         if sent.refused_the_grant() {
             tokio::time::sleep(RETRY_PAUSE).await;
@@ -213,7 +217,11 @@ impl Exchanger {
         let secret = api.get_opt(&seed.name).await.map_err(StoreError::from)?;
         let bytes = secret.and_then(|secret| secret.data?.remove(&seed.key)).ok_or(Cut::Stale)?;
         let parsed = seed::parse(&bytes.0, &job.desired.client.client_id).map_err(|_| Cut::Stale)?;
-        if Some(&parsed.digest) == job.seed_digest.as_ref() { Ok(parsed.refresh_token) } else { Err(Cut::Stale) }
+        if Some(&parsed.digest) == job.seed_digest.as_ref() {
+            Ok(parsed.refresh_token)
+        } else {
+            Err(Cut::Stale)
+        }
     }
 
     /// Sends the request if the Lease outlives it and what it rests on was seen a moment ago: a process that was paused
@@ -313,7 +321,11 @@ impl Turn<'_> {
         let adopted_seed = self.job.exchange.source == Source::Seed;
         if adopted_seed && let Some(problem) = problem {
             self.end_without_a_token(true).await;
-            return Ok(if self.chain_goes_on() { Report::SeedRejected(problem) } else { Report::Failed(problem) });
+            return Ok(if self.chain_goes_on() {
+                Report::SeedRejected(problem)
+            } else {
+                Report::Failed(problem)
+            });
         }
         let stored = stored_token(self.job, self.attempt, &issued, self.sent_at);
         // An answer for somebody else binds nobody.
@@ -339,8 +351,12 @@ impl Turn<'_> {
 
     /// Whether the chain that is kept is this client's and goes on if the seed is refused.
     fn chain_goes_on(&self) -> bool {
-        let same_client =
-            self.begun.record.client.as_ref().is_none_or(|c| *c == ChainClient::from(&self.job.desired.client));
+        let same_client = self
+            .begun
+            .record
+            .client
+            .as_ref()
+            .is_none_or(|c| *c == ChainClient::from(&self.job.desired.client));
         self.tokens.refresh_token.is_some() && same_client
     }
 
@@ -351,7 +367,9 @@ impl Turn<'_> {
         let from_chain = self.job.exchange.source == Source::Chain;
         let answered = answered.or(bound.filter(|_| from_chain));
         let right = match (&self.job.desired.account, answered) {
-            (Some(wanted), Some(account)) => account_matches(wanted, account) || same_user(bound, account, wanted),
+            (Some(wanted), Some(account)) => {
+                account_matches(wanted, account) || same_user(bound, account, wanted)
+            }
             (Some(_), None) => false,
             (None, Some(account)) => bound.is_none_or(|bound| bound.object_id == account.object_id),
             (None, None) => true,
@@ -448,6 +466,7 @@ fn merged(answered: Option<Account>, bound: Option<Account>) -> Option<Account> 
     match (answered, bound) {
         (Some(answered), Some(bound)) if answered.object_id == bound.object_id => Some(Account {
             tenant_id: answered.tenant_id.or(bound.tenant_id),
+            guest_in: answered.guest_in.or(bound.guest_in),
             username: answered.username.or(bound.username),
             object_id: answered.object_id,
         }),

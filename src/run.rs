@@ -164,10 +164,15 @@ async fn reach(clients: &Clients, settings: &Settings, reached: &AtomicBool, sto
                 return;
             }
             Err(kube::Error::Api(status)) if status.code == 404 => {
-                tracing::error!("the CRD graphtokens.graphtoken.io is not there; install it: kubectl apply -f crds/");
+                tracing::error!(
+                    "the CRD graphtokens.graphtoken.io is not there; install it: kubectl apply -f crds/"
+                );
             }
             Err(error) => {
-                tracing::error!(error = kubeclient::describe(&error), "the API server does not answer as it should");
+                tracing::error!(
+                    error = kubeclient::describe(&error),
+                    "the API server does not answer as it should"
+                );
             }
         }
         tokio::select! {

@@ -26,7 +26,10 @@ pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
 impl Clock {
     /// The system's clock.
     pub fn system() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the one place where the operator reads the wall clock")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the one place where the operator reads the wall clock"
+        )]
         Self(Arc::new(Timestamp::now))
     }
 
@@ -214,7 +217,13 @@ pub fn meta(object: &ObjectMeta) -> Meta {
         uid: object.uid.clone().unwrap_or_default(),
         resource_version: object.resource_version.clone().unwrap_or_default(),
         labels: object.labels.clone().unwrap_or_default(),
-        annotations: object.annotations.clone().unwrap_or_default().into_iter().filter(|(k, _)| ours(k)).collect(),
+        annotations: object
+            .annotations
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(k, _)| ours(k))
+            .collect(),
         owners: object.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
         deleting: object.deletion_timestamp.is_some(),
     }

@@ -54,6 +54,11 @@ pub fn project(desired: &Desired, observed: &Observed, plan: &Plan, now: Timesta
             status.refresh_token_expires_at = dies.ok().map(Time::from);
         }
     }
+    if !desired.grant.kind().is_delegated() {
+        // Of a delegated grant that the spec asked for before.
+        status.signed_in = None;
+        status.refresh_token_expires_at = None;
+    }
     status.observed_generation = observed.identity.generation;
     status.conditions = conditions(desired, observed, plan, &status, now);
     status
@@ -99,9 +104,11 @@ pub fn with_failure(
     inputs: &str,
     now: Timestamp,
 ) -> GraphTokenStatus {
+    // The status shows whole seconds: rounded up, for the provider's pause is not to be cut.
     let retry_after = failure
         .retry_after
         .and_then(|pause| now.saturating_add(SignedDuration::try_from(pause).ok()?).ok())
+        .and_then(|until| until.saturating_add(SignedDuration::new(0, 999_999_999)).ok())
         .map(Time::from);
     status.consecutive_failures = status.consecutive_failures.saturating_add(1);
     status.last_failure = Some(LastFailure {
@@ -126,15 +133,17 @@ fn conditions(
     status: &GraphTokenStatus,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let failure = status
+    let failed = status
         .last_failure
         .as_ref()
         .map(|failure| Problem { reason: failure.reason, message: failure.message.clone() });
-    let failure = plan.problem.clone().or(failure);
-    let ready = ready(desired, observed, failure.as_ref(), now);
+    let failure = plan.problem.as_ref().or(failed.as_ref());
+    let ready = ready(desired, observed, failure, now);
     let is_ready = ready.status == ConditionStatus::True;
     let mut says = Vec::with_capacity(3);
-    let stalled = failure.as_ref().filter(|failure| failure.reason.needs_a_person());
+    // An API server that fails for a moment does not mend what a person must.
+    let stalled =
+        [plan.problem.as_ref(), failed.as_ref()].into_iter().flatten().find(|f| f.reason.needs_a_person());
     if let Some(failure) = stalled {
         says.push(Says {
             type_: ConditionType::Stalled,
@@ -144,7 +153,9 @@ fn conditions(
         });
     }
     says.push(ready);
-    says.push(refreshed(desired, status, failure.as_ref()));
+    // That the target is taken says nothing of the latest exchange.
+    let exchange = failure.filter(|f| f.reason != Reason::TargetConflict).or(failed.as_ref());
+    says.push(refreshed(desired, status, exchange));
     if !is_ready && stalled.is_none() && !desired.suspend {
         says.push(Says {
             type_: ConditionType::Reconciling,
@@ -178,10 +189,14 @@ fn ready<'a>(
             ConditionStatus::False,
             Reason::TokenExpired,
             failure
-                .map_or("the token has run out".to_owned(), |f| format!("the token has run out: {}", f.message))
+                .map_or("the token has run out".to_owned(), |f| {
+                    format!("the token has run out: {}", f.message)
+                })
                 .into(),
         ),
-        (None, Some(failure)) => says(ConditionStatus::False, failure.reason, failure.message.as_str().into()),
+        (None, Some(failure)) => {
+            says(ConditionStatus::False, failure.reason, failure.message.as_str().into())
+        }
         (None, None) => says(
             ConditionStatus::False,
             Reason::TokenPending,
@@ -197,10 +212,11 @@ fn ready<'a>(
 fn refreshed<'a>(desired: &Desired, status: &GraphTokenStatus, failure: Option<&'a Problem>) -> Says<'a> {
     let says = |status, reason, message| Says { type_: ConditionType::Refreshed, status, reason, message };
     if desired.suspend {
-        let message = "spec.suspend is set: no exchange takes place, and an unused refresh token dies after 90 days";
+        let message =
+            "spec.suspend is set: no exchange takes place, and an unused refresh token dies after 90 days";
         return says(ConditionStatus::Unknown, Reason::Suspended, message.into());
     }
-    match failure.filter(|failure| failure.reason != Reason::TargetConflict) {
+    match failure {
         Some(failure) => says(ConditionStatus::False, failure.reason, failure.message.as_str().into()),
         None if status.last_refresh_time.is_some() => {
             says(ConditionStatus::True, Reason::Succeeded, "the latest exchange worked".into())

@@ -31,8 +31,12 @@ impl From<kube::Error> for StoreError {
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => refused(&status),
-            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => Self::Unanswered("its answer could not be read"),
-            kube::Error::Service(_) | kube::Error::HyperError(_) => Self::Unanswered("connection failed or timed out"),
+            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
+                Self::Unanswered("its answer could not be read")
+            }
+            kube::Error::Service(_) | kube::Error::HyperError(_) => {
+                Self::Unanswered("connection failed or timed out")
+            }
             _ => Self::Unanswered("the request could not be made"),
         }
     }
@@ -47,7 +51,9 @@ fn refused(status: &Status) -> StoreError {
         }
         // A message of 403 speaks of rights, quotas and policies; others may quote the object, and so a token.
         (403, _) => StoreError::Refused(bounded(&status.message)),
-        (422, _) => StoreError::Refused("422 Invalid: the object as it is does not take this write".to_owned()),
+        (422, _) => {
+            StoreError::Refused("422 Invalid: the object as it is does not take this write".to_owned())
+        }
         (408 | 429 | 500.., _) => StoreError::Unanswered("it is overloaded or failing"),
         (code, reason) => StoreError::Refused(format!("{code} {}", bounded(reason))),
     }

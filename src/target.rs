@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::api::names::{GROUP, MANAGER, VERSION};
 use crate::api::spec::DeletionPolicy;
 use crate::desired::{Desired, Grant};
+use crate::exchange::is_guid;
 use crate::grant::Account;
 use crate::observed::{Meta, Observed, Published, StoredToken, TargetState, TargetView, labels, target};
 use crate::render::{TokenView, content_digest, layout_digest, render};
@@ -44,7 +45,6 @@ impl Content {
     pub fn render(desired: &Desired, material: Material<'_>) -> Self {
         let client = &desired.client;
         let app_only = desired.grant == Grant::ClientCredentials;
-        let tenant_id = material.account.and_then(|account| account.tenant_id.as_deref());
         let facts = &material.stored.facts;
         let view = TokenView {
             access_token: material.access_token,
@@ -53,7 +53,7 @@ impl Content {
             expires_at: facts.expires_at,
             granted_scopes: &material.stored.granted_scopes,
             client_id: &client.client_id,
-            tenant_id: tenant_id.unwrap_or(&client.tenant),
+            tenant_id: realm(&client.tenant, material.account),
             account: material.account.filter(|_| !app_only),
             environment: client.environment,
             app_only,
@@ -66,6 +66,13 @@ impl Content {
         };
         Self { published, data }
     }
+}
+
+/// The tenant that the token was issued in, which is MSAL's realm: the one asked for if that is a GUID, else the one where
+/// a guest is, else the user's own.
+fn realm<'a>(asked_for: &'a str, account: Option<&'a Account>) -> &'a str {
+    let issued_in = account.and_then(|account| account.guest_in.as_deref().or(account.tenant_id.as_deref()));
+    if is_guid(asked_for) { asked_for } else { issued_in.unwrap_or(asked_for) }
 }
 
 /// Whether the bytes of a Secret are those that its annotation speaks of.
@@ -110,13 +117,21 @@ pub async fn publish(
 }
 
 /// Deletes a target that `spec.target.secretName` named before, if it is still this `GraphToken`'s and would go with it.
-pub async fn retire(client: &kube::Client, observed: &Observed, name: &str, former: Meta) -> Result<(), StoreError> {
+pub async fn retire(
+    client: &kube::Client,
+    observed: &Observed,
+    name: &str,
+    former: Meta,
+) -> Result<(), StoreError> {
     let identity = &observed.identity;
-    if !matches!(target(Some(former.clone()), identity, true), TargetState::Ours(_)) || !former.owners.contains(&identity.uid) {
+    if !matches!(target(Some(former.clone()), identity, true), TargetState::Ours(_))
+        || !former.owners.contains(&identity.uid)
+    {
         return Ok(());
     }
     let api: Api<Secret> = Api::namespaced(client.clone(), &identity.namespace);
-    let preconditions = Preconditions { uid: Some(former.uid), resource_version: Some(former.resource_version) };
+    let preconditions =
+        Preconditions { uid: Some(former.uid), resource_version: Some(former.resource_version) };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     api.delete(name, &params).await?;
     Ok(())
@@ -223,6 +238,22 @@ fn as_apply(entry: ManagedFieldsEntry) -> ManagedFieldsEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_guests_token_belongs_to_the_tenant_that_issued_it() {
+        let guid = "11111111-2222-3333-4444-555555555555";
+        let guest = Account {
+            object_id: "o".to_owned(),
+            tenant_id: Some("home".to_owned()),
+            guest_in: Some("host".to_owned()),
+            username: None,
+        };
+        assert_eq!(realm("contoso.com", Some(&guest)), "host");
+        assert_eq!(realm(guid, Some(&guest)), guid);
+        let member = Account { guest_in: None, ..guest };
+        assert_eq!(realm("contoso.com", Some(&member)), "home");
+        assert_eq!(realm("contoso.com", None), "contoso.com");
+    }
 
     fn entry(manager: &str, operation: &str) -> ManagedFieldsEntry {
         ManagedFieldsEntry {

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::api::names::{
-    ANNOTATION_EXPIRES_AT, ANNOTATION_REFRESHED_AT, ANNOTATION_TOKEN, ANNOTATION_UID,
-};
-use crate::api::spec::DeletionPolicy;
 use crate::api::Time;
+use crate::api::names::{ANNOTATION_EXPIRES_AT, ANNOTATION_REFRESHED_AT, ANNOTATION_TOKEN, ANNOTATION_UID};
+use crate::api::spec::DeletionPolicy;
 use crate::desired::Desired;
 use crate::observed::{Meta, Observed, Published, labels};
 
@@ -28,7 +26,9 @@ pub fn metadata_holds(desired: &Desired, observed: &Observed, meta: &Meta) -> bo
         .iter()
         .all(|(key, value)| meta.labels.get(key) == Some(value));
     let annotated = observed.target().and_then(|view| view.published.as_ref()).is_some_and(|published| {
-        annotations(&identity.uid, published).iter().all(|(key, value)| meta.annotations.get(key) == Some(value))
+        annotations(&identity.uid, published)
+            .iter()
+            .all(|(key, value)| meta.annotations.get(key) == Some(value))
     });
     let owned = meta.owners.contains(&identity.uid);
     labelled && annotated && owned == (desired.target.deletion_policy == DeletionPolicy::Delete)

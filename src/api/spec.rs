@@ -3,7 +3,10 @@
 //! Whatever can be known without reading another object is refused by the API server: by pattern, bound, enum or CEL
 //! rule here. [`crate::desired`] checks the rest. Defaults live in the code, not in the schema, so that GitOps sees no
 //! drift.
-#![allow(clippy::doc_markdown, reason = "doc comments are the help texts of kubectl explain, where backticks are noise")]
+#![allow(
+    clippy::doc_markdown,
+    reason = "doc comments are the help texts of kubectl explain, where backticks are noise"
+)]
 
 use serde::{Deserialize, Serialize};
 
@@ -84,10 +87,16 @@ use super::GraphTokenStatus;
 #[serde(rename_all = "camelCase")]
 pub struct GraphTokenSpec {
     /// The tenant: its GUID, a verified domain, or organizations, common or consumers.
-    #[cfg_attr(feature = "operator", schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9.-]*$")))]
+    #[cfg_attr(
+        feature = "operator",
+        schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9.-]*$"))
+    )]
     pub tenant: String,
     /// The application (client) id.
-    #[cfg_attr(feature = "operator", schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9._~-]{1,128}$")))]
+    #[cfg_attr(
+        feature = "operator",
+        schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9._~-]{1,128}$"))
+    )]
     pub client_id: String,
     /// The Microsoft cloud that the tenant lives in. Default: Public.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -154,7 +163,10 @@ pub enum Cloud {
 #[serde(rename_all = "camelCase")]
 pub struct Endpoints {
     /// The token endpoint, as a whole URL. http is accepted only with --allow-http-endpoints.
-    #[cfg_attr(feature = "operator", schemars(length(min = 9, max = 2048), regex(pattern = r"^https?://[^\s@#]+$")))]
+    #[cfg_attr(
+        feature = "operator",
+        schemars(length(min = 9, max = 2048), regex(pattern = r"^https?://[^\s@#]+$"))
+    )]
     pub token: String,
 }
 
@@ -210,7 +222,10 @@ pub struct SecretKeyRef {
     )]
     pub name: String,
     /// Key in the Secret.
-    #[cfg_attr(feature = "operator", schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$")))]
+    #[cfg_attr(
+        feature = "operator",
+        schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))
+    )]
     pub key: String,
 }
 

@@ -31,8 +31,14 @@ fn lax() -> Guards {
 #[test]
 fn defaults_are_what_the_contract_says() {
     let desired = parse(&json!({}), &Guards::default()).unwrap();
-    assert_eq!(desired.client.token_url, "https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/token");
-    assert_eq!(desired.scopes, ["https://graph.microsoft.com/Mail.Read", "openid", "profile", "offline_access"]);
+    assert_eq!(
+        desired.client.token_url,
+        "https://login.microsoftonline.com/contoso.onmicrosoft.com/oauth2/v2.0/token"
+    );
+    assert_eq!(
+        desired.scopes,
+        ["https://graph.microsoft.com/Mail.Read", "openid", "profile", "offline_access"]
+    );
     assert_eq!(desired.refresh, RefreshPolicy::Percentage(50));
     assert_eq!(desired.target.secret_name, "mail");
     assert_eq!(desired.target.deletion_policy, DeletionPolicy::Delete);
@@ -128,7 +134,10 @@ fn a_bad_spec_is_refused_and_says_where(#[case] patch: Value, #[case] says: &str
 #[case(json!({"suspend": true}), true)]
 #[case(json!({"target": {"secretName": "other"}}), true)]
 #[case(json!({"refresh": {"renewBefore": "5m"}}), true)]
-fn a_token_is_for_one_tenant_client_cloud_endpoint_grant_and_scopes(#[case] patch: Value, #[case] same: bool) {
+fn a_token_is_for_one_tenant_client_cloud_endpoint_grant_and_scopes(
+    #[case] patch: Value,
+    #[case] same: bool,
+) {
     let before = parse(&json!({}), &lax()).unwrap().issued_for;
     assert_eq!(parse(&patch, &lax()).unwrap().issued_for == before, same);
 }

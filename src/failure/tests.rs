@@ -192,8 +192,9 @@ fn a_pause_is_what_retry_after_says_within_bounds(#[case] retry_after: Option<&s
 #[case(400, Some("10"), 300)]
 #[case(400, Some("900"), 900)]
 #[case(400, Some("9000"), 3600)]
-#[case(429, Some("10"), 300)]
-fn a_detected_loop_pauses_for_five_minutes_at_least(
+#[case(429, None, 300)]
+#[case(429, Some("10"), 10)]
+fn a_detected_loop_pauses_for_five_minutes_unless_the_answer_says_how_long(
     #[case] status: u16,
     #[case] retry_after: Option<&str>,
     #[case] seconds: u64,

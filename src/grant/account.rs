@@ -21,6 +21,9 @@ pub struct Account {
     /// The tenant's GUID, where the provider told it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
+    /// The tenant that the token was issued in, where it is not the user's own: the user is a guest there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guest_in: Option<String>,
     /// The sign-in name, where the provider told it. Personal data: in Secrets only, never in a log, event or status.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
@@ -46,13 +49,15 @@ impl Account {
         let username = username(&claims);
         let tenant_id = id(&claims, "tid");
         if let Some(object_id) = id(&info, "uid") {
-            return Some(Self { object_id, tenant_id: id(&info, "utid").or(tenant_id), username });
+            let home = id(&info, "utid").or_else(|| tenant_id.clone());
+            let guest_in = tenant_id.filter(|tenant| home.as_ref() != Some(tenant));
+            return Some(Self { object_id, tenant_id: home, guest_in, username });
         }
         if let Some(object_id) = id(&claims, "oid") {
-            return Some(Self { object_id, tenant_id, username });
+            return Some(Self { object_id, tenant_id, guest_in: None, username });
         }
         // Not Entra: a `tid` there would be something else.
-        id(&claims, "sub").map(|object_id| Self { object_id, tenant_id: None, username })
+        id(&claims, "sub").map(|object_id| Self { object_id, tenant_id: None, guest_in: None, username })
     }
 }
 

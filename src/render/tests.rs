@@ -23,6 +23,7 @@ impl Token {
             secret: "eyJ.at".into(),
             scopes: ["User.Read", "Mail.ReadWrite", "email"].map(str::to_owned).to_vec(),
             account: Some(Account {
+                guest_in: None,
                 object_id: OID.to_owned(),
                 tenant_id: Some(TENANT.to_owned()),
                 username: Some("svc@contoso.example".to_owned()),
@@ -183,7 +184,7 @@ fn an_app_has_no_account_entry_whatever_is_known() {
 
 #[test]
 fn an_account_without_tenant_and_name_has_the_realm_and_an_empty_name() {
-    let account = Account { object_id: "Sub".to_owned(), tenant_id: None, username: None };
+    let account = Account { object_id: "Sub".to_owned(), tenant_id: None, guest_in: None, username: None };
     let file = Token { account: Some(account), ..Token::delegated() }.o365();
     let entries = file["Account"].as_object().unwrap();
     let (key, entry) = entries.iter().next().unwrap();

@@ -58,10 +58,15 @@ fn id_token(claims: &Value) -> String {
 
 fn account(object_id: &str, tenant_id: Option<&str>, username: Option<&str>) -> Account {
     Account {
+        guest_in: None,
         object_id: object_id.to_owned(),
         tenant_id: tenant_id.map(str::to_owned),
         username: username.map(str::to_owned),
     }
+}
+
+fn guest(object_id: &str, home: &str, host: &str) -> Account {
+    Account { guest_in: Some(host.to_owned()), ..account(object_id, Some(home), None) }
 }
 
 #[test]
@@ -78,7 +83,10 @@ fn all_of_an_entra_response_is_read() {
     assert_eq!(issued.refresh_in, Some(Duration::from_secs(2051)));
     assert_eq!(issued.granted_scopes, ["Mail.Read", "User.Read"]);
     assert_eq!(issued.refresh_token.unwrap().expose_secret(), "0.new");
-    assert_eq!(issued.account, Some(account("u", Some("ut"), Some("svc@contoso.example"))));
+    assert_eq!(
+        issued.account,
+        Some(Account { username: Some("svc@contoso.example".to_owned()), ..guest("u", "ut", "t") })
+    );
     assert_eq!(issued.warnings, []);
 }
 
@@ -262,7 +270,9 @@ fn granted_scopes_are_bounded_in_number_and_length() {
 
 #[rstest]
 #[case::client_info_goes_first(
-    json!({"uid": "u", "utid": "t"}), json!({"oid": "o", "tid": "t2", "sub": "s"}), Some(account("u", Some("t"), None)))]
+    json!({"uid": "u", "utid": "t"}), json!({"oid": "o", "tid": "t2", "sub": "s"}), Some(guest("u", "t", "t2")))]
+#[case::a_member_is_no_guest(
+    json!({"uid": "u", "utid": "t"}), json!({"oid": "u", "tid": "t"}), Some(account("u", Some("t"), None)))]
 #[case::client_info_without_a_tenant(
     json!({"uid": "u"}), json!({"oid": "o", "tid": "t2"}), Some(account("u", Some("t2"), None)))]
 #[case::id_token_of_entra(json!({}), json!({"oid": "o", "tid": "t2", "sub": "s"}), Some(account("o", Some("t2"), None)))]

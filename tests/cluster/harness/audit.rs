@@ -46,7 +46,11 @@ impl Audit {
     /// The log beside a kubeconfig.
     pub fn beside(kubeconfig: &Path) -> Self {
         let log = kubeconfig.with_file_name("audit.log");
-        assert!(log.exists(), "no {}: requests can be counted only on the cluster of `make cluster-up`", log.display());
+        assert!(
+            log.exists(),
+            "no {}: requests can be counted only on the cluster of `make cluster-up`",
+            log.display()
+        );
         Self(log)
     }
 

@@ -50,7 +50,8 @@ impl Cluster {
 
 fn candidates() -> Vec<PathBuf> {
     let named = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty()).map(PathBuf::from);
-    let mut candidates: Vec<_> = named.into_iter().chain([repository().join(".cluster/kubeconfig")]).collect();
+    let mut candidates: Vec<_> =
+        named.into_iter().chain([repository().join(".cluster/kubeconfig")]).collect();
     candidates.dedup();
     candidates
 }

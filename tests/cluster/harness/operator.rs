@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::http;
 
 /// A busy machine may take its time.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 /// An exchange in flight is finished before the end, and a commit may be tried again.
-const END: Duration = Duration::from_secs(60);
+const END: Duration = Duration::from_mins(1);
 /// How often a file or an endpoint is looked at that cannot be awaited.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -45,7 +45,15 @@ impl Operator {
     pub async fn start(kubeconfig: &Path, namespace: &str, log: PathBuf, options: &Options) -> Self {
         let file = std::fs::File::create(&log).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_graphtoken"))
-            .args(["run", "--namespace", namespace, "--lease-namespace", namespace, "--listen", "127.0.0.1:0"])
+            .args([
+                "run",
+                "--namespace",
+                namespace,
+                "--lease-namespace",
+                namespace,
+                "--listen",
+                "127.0.0.1:0",
+            ])
             .args(["--allow-http-endpoints", "--allowed-endpoint-host", "127.0.0.1"])
             .args(&options.flags)
             .env_clear()
@@ -96,7 +104,7 @@ impl Operator {
 
     /// Whether it holds the Lease.
     pub async fn leads(&self) -> bool {
-        self.metrics().await.is_some_and(|metrics| metrics.sum("graphtoken_leader", &[]) > 0.5)
+        self.metrics().await.is_some_and(|metrics| metrics.sum("graphtoken_leader", &[]) == 1)
     }
 
     /// Asks it to end (SIGTERM) and waits until it has.
@@ -140,7 +148,8 @@ impl Operator {
     /// By the shell's own `kill`, for std knows SIGKILL alone.
     fn signal(&self, signal: &str) {
         let pid = self.pid.to_string();
-        let status = std::process::Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid]).status();
+        let status =
+            std::process::Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", signal, &pid]).status();
         assert!(status.unwrap().success(), "no process {pid} to send SIG{signal} to");
     }
 }
@@ -156,11 +165,10 @@ fn address(log: &Path) -> Option<String> {
 
 /// The end of a log, without what is there for the search for secrets only.
 pub fn tail(log: &Path) -> String {
-    let text = std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let lines: Vec<_> = text
-        .lines()
-        .filter(|line| line.contains(" graphtoken") && !line.contains("TRACE"))
-        .collect();
+    let text =
+        std::fs::read(log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<_> =
+        text.lines().filter(|line| line.contains(" graphtoken") && !line.contains("TRACE")).collect();
     format!("{}:\n{}", log.display(), lines[lines.len().saturating_sub(30)..].join("\n"))
 }
 
@@ -169,15 +177,15 @@ pub fn tail(log: &Path) -> String {
 pub struct Metrics(pub String);
 
 impl Metrics {
-    /// The sum of a metric's samples that have these labels.
-    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+    /// The sum of a counter's samples that have these labels.
+    pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
         let labelled =
             |line: &str| labels.iter().all(|(key, value)| line.contains(&format!("{key}=\"{value}\"")));
         self.0
             .lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
             .filter(|line| labelled(line))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
             .sum()
     }
 }

@@ -1,0 +1,96 @@
+//! The certified provider of `tests/providers/oidc` as a child process: used refresh tokens are dead, and replays kill.
+
+use std::process::Stdio;
+
+use entra_simulator::digest;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
+
+use super::objects::Issuer;
+use super::{http, repository};
+
+/// A running provider. It ends with the test, also with one that was killed: its stdin closes then.
+pub struct Oidc {
+    info: Value,
+    control: Control,
+    _child: Child,
+}
+
+/// Its controls.
+#[derive(Clone)]
+pub struct Control(String);
+
+impl Oidc {
+    /// Starts one whose access tokens live so many seconds.
+    pub async fn start(access_token_ttl: u32) -> Self {
+        let folder = repository().join("tests/providers/oidc");
+        assert!(
+            folder.join("node_modules/oidc-provider").exists(),
+            "{} has no node_modules: run `npm ci` there, or `make test`, which does",
+            folder.display()
+        );
+        let mut child = Command::new("node")
+            .args(["server.mjs", "--exit-with-stdin", "--access-token-ttl", &access_token_ttl.to_string()])
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("node is installed (`make test` says what is needed)");
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next_line().await.unwrap().expect("the provider says where it listens");
+        let info: Value = serde_json::from_str(&line).unwrap();
+        let control = Control(info["control"].as_str().unwrap().to_owned());
+        Self { info, control, _child: child }
+    }
+
+    /// The public client, as a spec names it.
+    pub fn issuer(&self) -> Issuer {
+        let text = |pointer: &str| self.info.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+        Issuer {
+            tenant: text("/tenant"),
+            client_id: text("/clients/public/id"),
+            token_url: text("/token_endpoint"),
+        }
+    }
+
+    /// Who signs in.
+    pub fn account(&self) -> &str {
+        self.info["account"].as_str().unwrap()
+    }
+
+    /// Its controls.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Control {
+    /// Signs the account in for these scopes, and returns the refresh token.
+    pub async fn mint(&self, scopes: &[&str]) -> String {
+        let answer = self.post("/refresh-tokens", &json!({"scopes": scopes})).await;
+        let token = answer["refresh_token"].as_str().unwrap().to_owned();
+        assert_eq!(answer["sha256"], digest(&token));
+        token
+    }
+
+    /// Whether an access token is accepted now.
+    pub async fn accepts(&self, access_token: &str) -> bool {
+        self.post("/introspect", &json!({"token": access_token})).await["active"] == true
+    }
+
+    /// All requests to the token endpoint.
+    pub async fn journal(&self) -> Vec<Value> {
+        let answer = http().get(format!("{}/journal", self.0)).send().await.unwrap().text().await.unwrap();
+        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        serde_json::from_value(answer["requests"].take()).unwrap()
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Value {
+        let request = http().post(format!("{}{path}", self.0)).body(body.to_string());
+        let answer = request.send().await.unwrap();
+        assert!(answer.status().is_success(), "POST {path}: {}", answer.status());
+        serde_json::from_str(&answer.text().await.unwrap()).unwrap()
+    }
+}
