@@ -19,3 +19,4 @@ mod shutdown;
 mod silence;
 mod specs;
 mod targets;
+mod watching;

@@ -102,6 +102,19 @@ impl Operator {
         answer.text().await.ok().map(Metrics)
     }
 
+    /// Waits until `/metrics` is as wanted: it shows the operator's caches, which follow what we see by a moment.
+    pub async fn metrics_until(&self, wanted: impl Fn(&Metrics) -> bool) -> Metrics {
+        let began = Instant::now();
+        loop {
+            let metrics = self.metrics().await;
+            match metrics {
+                Some(metrics) if wanted(&metrics) => return metrics,
+                other => assert!(began.elapsed() < START, "not as wanted: {other:?}\n{}", tail(&self.log)),
+            }
+            sleep(LOOK).await;
+        }
+    }
+
     /// Whether it holds the Lease.
     pub async fn leads(&self) -> bool {
         self.metrics().await.is_some_and(|metrics| metrics.sum("graphtoken_leader", &[]) == 1)
