@@ -19,9 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::GraphToken;
 use crate::api::names::{ANNOTATION_REQUESTED_AT, GROUP, credential_name};
+use crate::context::Context;
 use crate::kubeclient::Clients;
 use crate::metrics::{ConditionSample, Metrics, ObjectSample};
-use crate::reconcile::{Context, reconcile, refuse};
+use crate::reconcile::{reconcile, refuse};
 use crate::retention::{is_credential, retain};
 use crate::state::{Key, SecretCache, SecretStore};
 use crate::store::StoreError;

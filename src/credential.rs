@@ -19,8 +19,7 @@ use crate::api::names::{
 use crate::observed::{
     Credential, Identity, KEY_ACCESS_TOKEN, Meta, Pending, Record, Tokens, credential, labels,
 };
-use crate::state::meta;
-use crate::store::StoreError;
+use crate::store::{StoreError, meta};
 
 /// Whose credential it is, and how it is to be labelled.
 #[derive(Debug, Clone)]

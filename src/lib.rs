@@ -26,6 +26,10 @@ pub mod admin;
 #[cfg(feature = "operator")]
 pub mod args;
 #[cfg(feature = "operator")]
+pub mod clock;
+#[cfg(feature = "operator")]
+pub mod context;
+#[cfg(feature = "operator")]
 pub mod controller;
 #[cfg(feature = "operator")]
 pub mod crds;

@@ -6,13 +6,13 @@ use kube::Api;
 use crate::api::names::{ANNOTATION_REQUESTED_AT, LABEL_MANAGED_BY, LABEL_NAME, MANAGER, credential_name};
 use crate::api::spec::SecretKeyRef;
 use crate::api::{GraphToken, GraphTokenStatus};
+use crate::context::Context;
 use crate::credential::{CredentialStore, Holder};
 use crate::desired::{ClientProof, Desired, Grant};
 use crate::observed::{
     Credential, CredentialState, Identity, Meta, Observed, ProofState, SeedState, TargetState, inputs, target,
 };
 use crate::plan::PENDING_STANDS;
-use crate::reconcile::Context;
 use crate::seed;
 use crate::state::{CACHE_LAG, Key, Memory, newer};
 use crate::store::StoreError;

@@ -1,10 +1,8 @@
 //! One look at one `GraphToken`: observe → plan → act → commit → publish → status.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use kube::api::ObjectMeta;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
@@ -12,14 +10,14 @@ use tokio::sync::oneshot;
 
 use crate::api::status::AccountStatus;
 use crate::api::{GraphToken, GraphTokenStatus, Reason};
-use crate::desired::{ClientProof, Desired, Grant, Guards, SpecError};
-use crate::events::Events;
+use crate::context::Context;
+use crate::desired::{ClientProof, Desired, Grant, SpecError};
 use crate::failure::Failure;
 use crate::observe::{client_secret, credential_store, fill, sketch};
 use crate::observed::{Credential, CredentialState, Identity, Observed, SeedState, TargetState, TargetView};
 use crate::plan::{Act, Exchange, Plan, Problem, plan, policy_warning};
-use crate::rotation::{Exchanger, Job, Report};
-use crate::state::{Key, Memory, SecretCache, State};
+use crate::rotation::{InHand, Job, Report};
+use crate::state::{Key, Memory};
 use crate::status;
 use crate::store::StoreError;
 use crate::target::{self, Content, Material};
@@ -30,28 +28,6 @@ const MAX_STEPS: usize = 6;
 const SOON: Duration = Duration::from_secs(1);
 /// How long a reconcile waits for an exchange beyond its deadline before it says that storing takes long.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
-
-/// What reconciles share.
-pub struct Context {
-    /// What exchanges are made with, the API server and the clock among it.
-    pub exchanger: Exchanger,
-    /// Metadata of all Secrets.
-    pub secrets: SecretCache,
-    /// What is remembered between reconciles.
-    pub state: State,
-    /// What the settings let a spec do.
-    pub guards: Guards,
-    /// Labels that the settings put on every Secret.
-    pub secret_labels: BTreeMap<String, String>,
-    /// Events for people.
-    pub events: Events,
-}
-
-impl Context {
-    fn now(&self) -> Timestamp {
-        self.exchanger.clock.now()
-    }
-}
 
 /// One look at a `GraphToken`.
 pub async fn reconcile(object: &GraphToken, ctx: &Context) -> Result<Action, StoreError> {
@@ -372,12 +348,7 @@ impl Look<'_> {
         }
     }
 
-    fn issued(
-        &mut self,
-        credential: Option<Box<Credential>>,
-        in_hand: &crate::state::InHand,
-        observed: &mut Observed,
-    ) {
+    fn issued(&mut self, credential: Option<Box<Credential>>, in_hand: &InHand, observed: &mut Observed) {
         let status = std::mem::take(&mut observed.status);
         let mut status = status::with_token(status, &in_hand.stored);
         status.refresh_count += 1;

@@ -14,8 +14,7 @@ use crate::api::names::{
 };
 use crate::api::{GraphToken, Time, duration};
 use crate::observed::Meta;
-use crate::state::meta;
-use crate::store::StoreError;
+use crate::store::{StoreError, meta};
 
 /// What is kept where the annotation does not say how long.
 const DEFAULT_RETENTION: Duration = Duration::from_hours(168);

@@ -12,9 +12,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::api::status::{SignInSource, SignedIn};
-use crate::api::{Reason, Time};
-use crate::credential::{Commit, CredentialStore, Settle, Spent, settle};
+use crate::api::Reason;
+use crate::clock::Clock;
+use crate::credential::CredentialStore;
 use crate::desired::{Desired, Grant};
 use crate::exchange::{Provider, Received};
 use crate::failure::{Answer, Failure};
@@ -23,11 +23,14 @@ use crate::grant::{
 };
 use crate::leader::Lease;
 use crate::metrics::{Metrics, TokenOutcome};
-use crate::observed::{ChainClient, Credential, Pending, Record, StoredToken, TokenFacts, Tokens};
-use crate::plan::{Exchange, Source, account_matches};
+use crate::observed::{Credential, Pending, StoredToken, TokenFacts, Tokens};
+use crate::plan::{Exchange, Source};
 use crate::seed;
-use crate::state::{Clock, InHand};
 use crate::store::StoreError;
+
+mod turn;
+
+use turn::Turn;
 
 /// No exchange takes longer.
 const MAX_DEADLINE: Duration = Duration::from_secs(15);
@@ -35,10 +38,6 @@ const MAX_DEADLINE: Duration = Duration::from_secs(15);
 const FRESH: Duration = Duration::from_secs(1);
 /// `invalid_grant` is sometimes passing for personal accounts: one more try after this.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
-/// The longest pause between two tries to store what an exchange brought.
-const MAX_COMMIT_PAUSE: Duration = Duration::from_secs(5);
-/// How many digests of adopted seeds are remembered; 64 bytes each in a Secret of at most 1 MiB.
-const MAX_SEED_DIGESTS: usize = 4096;
 
 /// What exchanges are made with.
 #[derive(Clone)]
@@ -81,6 +80,17 @@ pub struct Job {
     pub namespace: String,
     /// The GUID of the tenant, where it was asked for beforehand.
     pub tenant_id: Option<String>,
+}
+
+/// An access token that was got and not published yet, with what rendering it needs.
+#[derive(Debug)]
+pub struct InHand {
+    /// Which token.
+    pub stored: StoredToken,
+    /// The token itself.
+    pub access_token: SecretString,
+    /// Whom it speaks for.
+    pub account: Option<Account>,
 }
 
 /// What came of an exchange.
@@ -276,181 +286,6 @@ fn label(outcome: &Outcome) -> TokenOutcome {
     }
 }
 
-/// The latter half of a rotating exchange: an answer is there, and the write-ahead record stands.
-struct Turn<'a> {
-    job: &'a Job,
-    begun: &'a Credential,
-    tokens: &'a Tokens,
-    attempt: &'a str,
-    sent_at: Timestamp,
-}
-
-impl Turn<'_> {
-    async fn conclude(&self, outcome: Outcome, sent: SecretString) -> Result<Report, Cut> {
-        match outcome {
-            Outcome::Issued(issued) => self.issued(*issued, sent).await,
-            Outcome::Unusable { failure, rotated, account } => {
-                if let Some(rotated) = rotated.filter(|_| self.account_problem(account.as_ref()).is_none()) {
-                    let mut record = self.next_record(account);
-                    record.token = self.begun.record.token.clone();
-                    let access_token = self.tokens.access_token.clone();
-                    self.settle(Commit { record, refresh_token: Some(rotated), access_token }).await?;
-                } else {
-                    self.end_without_a_token(false).await;
-                }
-                Ok(Report::Failed(failure))
-            }
-            Outcome::Refused(failure) => {
-                let refused = self.job.exchange.source == Source::Seed
-                    && failure.reason == Reason::AuthorizationRequired;
-                if failure.answered {
-                    self.end_without_a_token(refused).await;
-                }
-                Ok(if refused && self.chain_goes_on() {
-                    Report::SeedRejected(failure)
-                } else {
-                    Report::Failed(failure)
-                })
-            }
-        }
-    }
-
-    /// A token came back. Of a chain it is committed before anything is judged; a seed of another account is not adopted.
-    async fn issued(&self, issued: Issued, sent: SecretString) -> Result<Report, Cut> {
-        let problem = self.account_problem(issued.account.as_ref());
-        let adopted_seed = self.job.exchange.source == Source::Seed;
-        if adopted_seed && let Some(problem) = problem {
-            self.end_without_a_token(true).await;
-            return Ok(if self.chain_goes_on() {
-                Report::SeedRejected(problem)
-            } else {
-                Report::Failed(problem)
-            });
-        }
-        let stored = stored_token(self.job, self.attempt, &issued, self.sent_at);
-        // An answer for somebody else binds nobody.
-        let answered = issued.account.clone().filter(|_| problem.is_none());
-        let mut record = self.next_record(answered);
-        record.token = problem.is_none().then(|| stored.clone());
-        let account = record.account.clone();
-        let refresh_token = issued.refresh_token.clone().or(adopted_seed.then_some(sent));
-        let access_token = problem.is_none().then(|| issued.access_token.clone());
-        let credential = self.settle(Commit { record, refresh_token, access_token }).await?;
-        if let Some(problem) = problem {
-            return Ok(Report::Failed(problem));
-        }
-        let in_hand = InHand { stored, access_token: issued.access_token, account };
-        let warnings = issued.warnings;
-        Ok(Report::Issued {
-            credential: Some(Box::new(credential)),
-            in_hand: Box::new(in_hand),
-            adopted_seed,
-            warnings,
-        })
-    }
-
-    /// Whether the chain that is kept is this client's and goes on if the seed is refused.
-    fn chain_goes_on(&self) -> bool {
-        let same_client = self
-            .begun
-            .record
-            .client
-            .as_ref()
-            .is_none_or(|c| *c == ChainClient::from(&self.job.desired.client));
-        self.tokens.refresh_token.is_some() && same_client
-    }
-
-    /// What is wrong with the account that the answer speaks for. The first one binds, if the spec names none.
-    fn account_problem(&self, answered: Option<&Account>) -> Option<Failure> {
-        let record = &self.begun.record;
-        let bound = record.account.as_ref().filter(|_| self.chain_goes_on());
-        let from_chain = self.job.exchange.source == Source::Chain;
-        let answered = answered.or(bound.filter(|_| from_chain));
-        let right = match (&self.job.desired.account, answered) {
-            (Some(wanted), Some(account)) => {
-                account_matches(wanted, account) || same_user(bound, account, wanted)
-            }
-            (Some(_), None) => false,
-            (None, Some(account)) => bound.is_none_or(|bound| bound.object_id == account.object_id),
-            (None, None) => true,
-        };
-        (!right).then(|| wrong_account(self.job.desired.account.is_some()))
-    }
-
-    fn next_record(&self, account: Option<Account>) -> Record {
-        let spent = &self.begun.record;
-        let mut record = Record {
-            generation: spent.generation + 1,
-            last_attempt: Some(self.attempt.to_owned()),
-            client: Some(ChainClient::from(&self.job.desired.client)),
-            account: merged(account, spent.account.clone().filter(|_| self.chain_goes_on())),
-            token: None,
-            ..spent.clone()
-        };
-        if let (Source::Seed, Some(digest)) = (self.job.exchange.source, &self.job.seed_digest) {
-            record.signed_in = Some(SignedIn { time: Time::from(self.sent_at), source: SignInSource::Seed });
-            record.seed_digests.push(digest.clone());
-            let surplus = record.seed_digests.len().saturating_sub(MAX_SEED_DIGESTS);
-            record.seed_digests.drain(..surplus);
-            record.rejected_seed_digest = None;
-        }
-        record
-    }
-
-    /// Takes the write-ahead record away after a refusal. If that fails it stays, which costs nothing: it is our own.
-    async fn end_without_a_token(&self, seed_refused: bool) {
-        let mut record = self.begun.record.clone();
-        if seed_refused {
-            record.rejected_seed_digest.clone_from(&self.job.seed_digest);
-        }
-        let access_token = self.tokens.access_token.clone();
-        let commit = Commit { record, refresh_token: None, access_token };
-        if let Err(error) = self.job.store.commit(self.begun, &commit).await {
-            tracing::debug!(%error, "the write-ahead record of a refused exchange stays until the next one");
-        }
-    }
-
-    /// Stores what the exchange brought, however long that takes: until then it is in memory only.
-    async fn settle(&self, commit: Commit) -> Result<Credential, Cut> {
-        let spent = Spent { attempt: self.attempt.to_owned(), generation: self.begun.record.generation };
-        let mut error = match self.job.store.commit(self.begun, &commit).await {
-            Ok(credential) => return Ok(credential),
-            Err(error) => error,
-        };
-        let mut pause = Duration::from_millis(200);
-        loop {
-            tracing::warn!(%error, "a new refresh token could not be stored yet; it is kept in memory and tried again");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_COMMIT_PAUSE);
-            error = match self.try_to_settle(&commit, &spent).await {
-                Ok(Some(credential)) => return Ok(credential),
-                Ok(None) => return Err(Cut::Stale),
-                Err(error) => error,
-            };
-        }
-    }
-
-    async fn try_to_settle(&self, commit: &Commit, spent: &Spent) -> Result<Option<Credential>, StoreError> {
-        let stored = self.job.store.read().await?.map(|(credential, _)| credential);
-        let lives = stored.is_some() || self.job.store.graphtoken_lives().await?;
-        match (settle(stored.as_ref().map(|c| &c.record), spent, lives), stored) {
-            (Settle::Done, stored) => Ok(stored),
-            (Settle::Write, Some(stored)) => self.job.store.commit(&stored, commit).await.map(Some),
-            (Settle::Create, _) => self.job.store.recreate(&self.whole(commit)).await.map(Some),
-            (Settle::Drop | Settle::Write, _) => {
-                tracing::info!("a newer refresh token is stored already; this one is dropped");
-                Ok(None)
-            }
-        }
-    }
-
-    /// A commit that stands by itself: where the answer brought no refresh token, the one that was used goes on.
-    fn whole(&self, commit: &Commit) -> Commit {
-        let refresh_token = commit.refresh_token.clone().or_else(|| self.tokens.refresh_token.clone());
-        Commit { refresh_token, ..commit.clone() }
-    }
-}
-
 impl Job {
     fn proof(&self) -> Proof<'_> {
         self.client_secret.as_ref().map_or(Proof::Public, Proof::Secret)
@@ -459,35 +294,6 @@ impl Job {
 
 fn version(credential: Option<&Credential>) -> Option<(&str, &str)> {
     credential.map(|c| (c.meta.uid.as_str(), c.meta.resource_version.as_str()))
-}
-
-/// A later answer may leave out what an earlier one told of the same user.
-fn merged(answered: Option<Account>, bound: Option<Account>) -> Option<Account> {
-    match (answered, bound) {
-        (Some(answered), Some(bound)) if answered.object_id == bound.object_id => Some(Account {
-            tenant_id: answered.tenant_id.or(bound.tenant_id),
-            guest_in: answered.guest_in.or(bound.guest_in),
-            username: answered.username.or(bound.username),
-            object_id: answered.object_id,
-        }),
-        (answered, bound) => answered.or(bound),
-    }
-}
-
-/// Whether the answer, which tells no name, speaks for the bound user whose name is the wanted one.
-fn same_user(bound: Option<&Account>, answered: &Account, wanted: &str) -> bool {
-    bound.is_some_and(|bound| bound.object_id == answered.object_id && account_matches(wanted, bound))
-}
-
-fn wrong_account(named: bool) -> Failure {
-    let expected = if named { "spec.account" } else { "the account that signed in first" };
-    Failure {
-        message: format!(
-            "The sign-in is for another account than {expected}: sign in as {expected} and put that refresh token into the \
-             seed Secret, or set spec.account to the new one's UPN or object id."
-        ),
-        ..Failure::of(Reason::WrongAccount)
-    }
 }
 
 fn stored_token(job: &Job, attempt: &str, issued: &Issued, sent_at: Timestamp) -> StoredToken {

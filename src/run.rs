@@ -15,6 +15,8 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin};
 use crate::api::GraphToken;
 use crate::args::{Settings, lease_namespace};
+use crate::clock::Clock;
+use crate::context::Context;
 use crate::controller::{self, Caches, Term};
 use crate::desired::Guards;
 use crate::events::Events;
@@ -22,9 +24,8 @@ use crate::exchange::Provider;
 use crate::kubeclient::{self, Clients};
 use crate::leader::{self, Candidate, Lease, campaign};
 use crate::metrics::Metrics;
-use crate::reconcile::Context;
 use crate::rotation::Exchanger;
-use crate::state::{Clock, State};
+use crate::state::State;
 
 /// Between two tries to reach the API server at the start.
 const START_PAUSE: Duration = Duration::from_secs(2);

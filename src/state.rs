@@ -2,47 +2,20 @@
 //! and per `GraphToken` only what saves a read. Nothing here is truth: a restart loses it and loses nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, PartialObjectMeta};
+use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use secrecy::SecretString;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::api::GraphTokenStatus;
-use crate::api::names::GROUP;
-use crate::grant::Account;
-use crate::observed::{Credential, Meta, SeedState, StoredToken, TargetView};
-use crate::rotation::Report;
-
-/// Where the time comes from.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Timestamp + Send + Sync>);
-
-impl Clock {
-    /// The system's clock.
-    pub fn system() -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place where the operator reads the wall clock"
-        )]
-        Self(Arc::new(Timestamp::now))
-    }
-
-    /// A clock of the caller's, for tests.
-    pub fn of(clock: impl Fn() -> Timestamp + Send + Sync + 'static) -> Self {
-        Self(Arc::new(clock))
-    }
-
-    /// The time now.
-    pub fn now(&self) -> Timestamp {
-        (self.0)()
-    }
-}
+use crate::observed::{Credential, Meta, SeedState, TargetView};
+use crate::rotation::{InHand, Report};
+use crate::store::meta;
 
 /// Namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,17 +31,6 @@ impl Key {
     pub fn new(namespace: &str, name: &str) -> Self {
         Self { namespace: namespace.to_owned(), name: name.to_owned() }
     }
-}
-
-/// An access token that was got and not published yet, with what rendering it needs.
-#[derive(Debug)]
-pub struct InHand {
-    /// Which token.
-    pub stored: StoredToken,
-    /// The token itself.
-    pub access_token: SecretString,
-    /// Whom it speaks for.
-    pub account: Option<Account>,
 }
 
 /// What is kept for one `GraphToken`.
@@ -207,25 +169,6 @@ impl SecretCache {
         let store = self.0.get(&None).or_else(|| self.0.get(&Some(namespace.to_owned())))?;
         let object = store.get(&ObjectRef::new(name).within(namespace))?;
         Some(meta(&object.metadata))
-    }
-}
-
-/// What the operator needs of an object's metadata.
-pub fn meta(object: &ObjectMeta) -> Meta {
-    let ours = |key: &String| key.split('/').next() == Some(GROUP);
-    Meta {
-        uid: object.uid.clone().unwrap_or_default(),
-        resource_version: object.resource_version.clone().unwrap_or_default(),
-        labels: object.labels.clone().unwrap_or_default(),
-        annotations: object
-            .annotations
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|(k, _)| ours(k))
-            .collect(),
-        owners: object.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
-        deleting: object.deletion_timestamp.is_some(),
     }
 }
 

@@ -1,9 +1,32 @@
-//! Errors of the API server, sorted by what they mean to a write: nothing of a request or response body is in them.
+//! The API server as the modules that write see it: objects' metadata, and errors sorted by what they mean to a write.
 
+use kube::api::ObjectMeta;
 use kube::core::Status;
 use thiserror::Error;
 
-/// A request to the API server that did not do what it should.
+use crate::api::names::GROUP;
+use crate::observed::Meta;
+
+/// What the operator needs of an object's metadata.
+pub fn meta(object: &ObjectMeta) -> Meta {
+    let ours = |key: &String| key.split('/').next() == Some(GROUP);
+    Meta {
+        uid: object.uid.clone().unwrap_or_default(),
+        resource_version: object.resource_version.clone().unwrap_or_default(),
+        labels: object.labels.clone().unwrap_or_default(),
+        annotations: object
+            .annotations
+            .clone()
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|(k, _)| ours(k))
+            .collect(),
+        owners: object.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
+        deleting: object.deletion_timestamp.is_some(),
+    }
+}
+
+/// A request to the API server that did not do what it should. Nothing of a request or response body is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StoreError {
     /// The object is not as it was read, or exists already: read it again.

@@ -17,8 +17,7 @@ use crate::exchange::is_guid;
 use crate::grant::Account;
 use crate::observed::{Meta, Observed, Published, StoredToken, TargetState, TargetView, labels, target};
 use crate::render::{TokenView, content_digest, layout_digest, render};
-use crate::state::meta;
-use crate::store::StoreError;
+use crate::store::{StoreError, meta};
 use crate::target_shape::{annotations, metadata_holds};
 
 /// A token with what rendering it needs.

@@ -1,1 +1,9 @@
+//! What the plan promises, by behaviour.
 
+mod backoff;
+mod due;
+mod exchange;
+mod properties;
+mod publish;
+mod seeds;
+pub(crate) mod world;

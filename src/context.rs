@@ -1,0 +1,33 @@
+//! What all reconciles of a term of leadership share.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::desired::Guards;
+use crate::events::Events;
+use crate::rotation::Exchanger;
+use crate::state::{SecretCache, State};
+
+/// What reconciles share.
+pub struct Context {
+    /// What exchanges are made with, the API server and the clock among it.
+    pub exchanger: Exchanger,
+    /// Metadata of all Secrets.
+    pub secrets: SecretCache,
+    /// What is remembered between reconciles.
+    pub state: State,
+    /// What the settings let a spec do.
+    pub guards: Guards,
+    /// Labels that the settings put on every Secret.
+    pub secret_labels: BTreeMap<String, String>,
+    /// Events for people.
+    pub events: Events,
+}
+
+impl Context {
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.exchanger.clock.now()
+    }
+}
