@@ -92,13 +92,7 @@ impl Provider {
         let status = response.status().as_u16();
         let retry_after =
             response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| no_answer(&e))? {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Err(NoAnswer::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = bounded(&mut response).await?;
         Ok(Received { status, retry_after, body: body.into() })
     }
 
@@ -110,15 +104,20 @@ impl Provider {
     ) -> Result<String, NoAnswer> {
         let mut response =
             self.http.get(openid_configuration).timeout(deadline).send().map_err(|e| no_answer(&e)).await?;
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|e| no_answer(&e))? {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Err(NoAnswer::TooLarge);
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = bounded(&mut response).await?;
         tenant_of(&body).ok_or(NoAnswer::Other)
     }
+}
+
+async fn bounded(response: &mut reqwest::Response) -> Result<Vec<u8>, NoAnswer> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| no_answer(&e))? {
+        if body.len() + chunk.len() > MAX_BODY {
+            return Err(NoAnswer::TooLarge);
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// The tenant's GUID in an `OpenID` configuration: the first segment of the issuer's path that is one.
@@ -164,15 +163,4 @@ fn no_answer(error: &reqwest::Error) -> NoAnswer {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_tenants_guid_is_read_from_the_issuer() {
-        let guid = "11111111-2222-3333-4444-5555555555AA";
-        let configuration = format!(r#"{{"issuer":"https://login.microsoftonline.com/{guid}/v2.0"}}"#);
-        assert_eq!(tenant_of(configuration.as_bytes()), Some(guid.to_ascii_lowercase()));
-        assert_eq!(tenant_of(br#"{"issuer":"https://login.microsoftonline.com/{tenantid}/v2.0"}"#), None);
-        assert_eq!(tenant_of(b"<html>"), None);
-    }
-}
+mod tests;

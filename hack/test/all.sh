@@ -7,52 +7,60 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/graphtoken-operator
 export GRAPHTOKEN_TEST_VENV=${GRAPHTOKEN_TEST_VENV:-$cache/venv-o365-2.1.10}
 only=("$@")
 report=()
+running=
+began=0
 brought_up=
 
 finish() {
-	local code=$?
-	if [[ -n $brought_up ]]; then
-		make -s cluster-down || true
-	fi
-	printf '\n%s\n' "${report[@]}"
-	((code == 0)) || echo "FAILED: the step above; alone it runs by: hack/test/all.sh STEP" >&2
-	exit "$code"
+  local code=$?
+  if [[ -n $brought_up ]]; then
+    make -s cluster-down || true
+  fi
+  if ((code != 0)) && [[ -n $running ]]; then
+    report+=("$(printf '%-14s FAILED %4d s' "$running" $((SECONDS - began)))")
+  fi
+  printf '\n%s\n' "-- steps of make test"
+  printf '%s\n' "${report[@]}"
+  if ((code != 0)); then
+    echo "make test failed in step $running; alone it runs by: hack/test/all.sh $running" >&2
+  fi
+  exit "$code"
 }
 trap finish EXIT
 
+# step NAME COMMAND...: stops everything when it fails. (Never under `if`: that would switch errexit off inside.)
 step() {
-	local name=$1 began=$SECONDS
-	shift
-	if ((${#only[@]})) && [[ " ${only[*]} " != *" $name "* ]]; then
-		return 0
-	fi
-	printf '\n== %s\n' "$name"
-	if ! "$@"; then
-		report+=("$(printf '%-14s FAILED after %4ds' "$name" $((SECONDS - began)))")
-		return 1
-	fi
-	report+=("$(printf '%-14s ok %4ds' "$name" $((SECONDS - began)))")
+  running=$1
+  shift
+  if ((${#only[@]})) && [[ " ${only[*]} " != *" $running "* ]]; then
+    return 0
+  fi
+  printf '\n== %s\n' "$running"
+  began=$SECONDS
+  "$@"
+  report+=("$(printf '%-14s ok %8d s' "$running" $((SECONDS - began)))")
 }
 
 pure() { cargo check --locked --quiet --no-default-features --lib; }
 docs() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps -p graphtoken -p entra-simulator; }
 scripts() {
-	local found
-	mapfile -t found < <(git ls-files -co --exclude-standard -- '*.sh' .ci/run)
-	shellcheck -x "${found[@]}"
+  local found
+  mapfile -t found < <(git ls-files -co --exclude-standard -- '*.sh' .ci/run)
+  shellcheck -x "${found[@]}"
 }
 simulator() { cargo test --locked --quiet -p entra-simulator; }
 oidc() { (cd tests/providers/oidc && npm ci --silent && node --test --test-reporter=dot); }
 cluster() {
-	if [[ ! -e .cluster/kubeconfig ]]; then
-		brought_up=yes
-	fi
-	local last
-	last=$(make -s cluster-up | tee /dev/stderr | tail -n 1)
-	(
-		eval "$last"
-		cargo test --locked --test cluster
-	)
+  if [[ ! -e .cluster/kubeconfig ]]; then
+    brought_up=yes
+  fi
+  local last
+  last=$(make -s cluster-up | tee /dev/stderr | tail -n 1)
+  (
+    eval "$last"
+    # Most of them wait most of the time.
+    RUST_TEST_THREADS=10 cargo test --locked --test cluster
+  )
 }
 
 step prerequisites hack/test/prerequisites.sh

@@ -15,8 +15,10 @@ async fn table(world: &World) -> (Vec<(String, i64)>, Vec<Vec<String>>) {
         .unwrap();
     let table: Value = world.cluster.client.request(request).await.unwrap();
     let columns = table["columnDefinitions"].as_array().unwrap();
-    let columns =
-        columns.iter().map(|c| (c["name"].as_str().unwrap().to_uppercase(), c["priority"].as_i64().unwrap())).collect();
+    let columns = columns
+        .iter()
+        .map(|c| (c["name"].as_str().unwrap().to_uppercase(), c["priority"].as_i64().unwrap()))
+        .collect();
     let text = |cell: &Value| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned);
     let rows = table["rows"].as_array().unwrap().iter();
     let rows = rows.map(|row| row["cells"].as_array().unwrap().iter().map(text).collect()).collect();
@@ -42,9 +44,11 @@ async fn the_columns_show_what_stalls_else_how_ready_it_is() {
         world.until("was-good", "Stalled", |gt| gt.condition("Stalled").is_some() && gt.ready()).await;
 
         let (columns, rows) = table(world).await;
-        let expected = ["NAME", "READY", "STATUS", "EXPIRES", "REFRESHED", "SECRET", "AGE", "CLIENT", "GRANT"];
+        let expected =
+            ["NAME", "READY", "STATUS", "EXPIRES", "REFRESHED", "SECRET", "AGE", "CLIENT", "GRANT"];
         assert_eq!(columns.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), expected);
-        let wide: Vec<_> = columns.iter().filter(|(_, priority)| *priority > 0).map(|(name, _)| name.as_str()).collect();
+        let wide: Vec<_> =
+            columns.iter().filter(|(_, priority)| *priority > 0).map(|(name, _)| name.as_str()).collect();
         assert_eq!(wide, ["CLIENT", "GRANT"]);
         let row = |name: &str| rows.iter().find(|row| row[0] == name).unwrap();
         assert_eq!(row("good")[1..=3], ["True", "TokenValid", good.status("/expiresAt").as_str().unwrap()]);
@@ -78,9 +82,15 @@ async fn the_metrics_tell_of_each_graphtoken_and_go_with_it() {
         is("graphtoken_consecutive_failures", 0);
         assert!(metrics.0.contains("graphtoken_consecutive_failures{"));
         let count = |name: &str, labels: &[(&str, &str)]| metrics.sum(name, labels);
-        assert!(count("graphtoken_condition", &[("type", "Ready"), ("status", "True"), ("reason", "TokenValid")]) == 1);
+        assert!(
+            count("graphtoken_condition", &[("type", "Ready"), ("status", "True"), ("reason", "TokenValid")])
+                == 1
+        );
         assert!(count("graphtoken_info", &[("client_id", CLIENT_ID), ("grant", "refreshToken")]) == 1);
-        assert!(count("graphtoken_token_requests_total", &[("grant", "refresh_token"), ("outcome", "Succeeded")]) == 1);
+        assert!(
+            count("graphtoken_token_requests_total", &[("grant", "refresh_token"), ("outcome", "Succeeded")])
+                == 1
+        );
         assert!(count("graphtoken_token_request_duration_seconds_count", &[("grant", "refresh_token")]) == 1);
         assert!(count("graphtoken_kube_requests_total", &[("resource", "secrets"), ("verb", "create")]) == 2);
         assert!(count("graphtoken_reconcile_duration_seconds_count", &[]) > 0);
