@@ -1,6 +1,7 @@
 //! Watches, and who is woken by what; concurrency; what is done with an error.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::GraphToken;
-use crate::api::names::{ANNOTATION_REQUESTED_AT, GROUP, credential_name};
+use crate::api::names::{ANNOTATION_REQUESTED_AT, CREDENTIAL_SUFFIX, GROUP, credential_name};
 use crate::context::Context;
 use crate::kubeclient::Clients;
 use crate::metrics::{ConditionSample, Metrics, ObjectSample};
@@ -97,7 +98,8 @@ struct Wakes {
     one: mpsc::UnboundedSender<ObjectRef<Guarded>>,
     all: mpsc::UnboundedSender<()>,
     credentials: mpsc::UnboundedSender<ObjectRef<PartialObjectMeta<Secret>>>,
-    known: Arc<watch::Sender<bool>>,
+    secrets_known: Arc<watch::Sender<bool>>,
+    graphtokens_known: Arc<watch::Sender<bool>>,
 }
 
 /// What a term of leadership runs with.
@@ -152,7 +154,8 @@ impl Scope {
         let (all, all_woken) = mpsc::unbounded();
         let (credentials, credentials_woken) = mpsc::unbounded();
         let (known, secrets_known) = watch::channel(false);
-        let wakes = Wakes { one, all, credentials, known: Arc::new(known) };
+        let graphtokens_known = Arc::new(watch::Sender::new(false));
+        let wakes = Wakes { one, all, credentials, secrets_known: Arc::new(known), graphtokens_known };
         let graphtoken_api = api(&self.clients.watches, self.namespace.as_deref());
         let secret_api: Api<PartialObjectMeta<Secret>> =
             api(&self.clients.watches, self.namespace.as_deref());
@@ -167,7 +170,9 @@ impl Scope {
         let secrets =
             watch_secrets(secret_api, self.secret_writer, Arc::clone(ctx), wakes, self.graphtokens.clone());
         let config = controller::Config::default().concurrency(term.concurrency);
-        let worker = Worker { slots, metrics: term.metrics.clone(), secrets_known };
+        let began = Arc::new(AtomicBool::new(false));
+        let worker =
+            Worker { slots, metrics: term.metrics.clone(), secrets_known, began: Arc::clone(&began) };
         let work = Controller::for_stream(seen, self.graphtokens)
             .with_config(config.clone())
             .reconcile_on(woken)
@@ -191,7 +196,18 @@ impl Scope {
             )
             .for_each(|_| async {});
         let watching = tokio::spawn(secrets);
-        futures::future::join(work, retention).await;
+        // A Controller that is stopped before its cache is filled waits for that for ever (kube 5.0), for it has stopped
+        // filling it. Then no reconcile has begun, and there is nothing to be finished.
+        let stopped_early = async {
+            term.stop.cancelled().await;
+            if began.load(Ordering::Acquire) {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            _ = futures::future::join(work, retention) => {}
+            () = stopped_early => {}
+        }
         watching.abort();
     }
 }
@@ -214,6 +230,7 @@ fn graphtoken_events(
     wakes: Wakes,
     secrets: SecretStore,
 ) -> impl Stream<Item = Result<Guarded, watcher::Error>> + Send {
+    let graphtokens = writer.as_reader();
     watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|object| object.meta_mut().managed_fields = None)
@@ -222,9 +239,8 @@ fn graphtoken_events(
             Ok(Event::Delete(object)) => forget(&ctx, &wakes, object.meta()),
             // What was deleted while the watch was broken shows only now.
             Ok(Event::InitDone) => {
-                for secret in secrets.state().iter().filter(|secret| is_credential(&secret.metadata)) {
-                    let _ = wakes.credentials.unbounded_send(ObjectRef::from_obj(secret));
-                }
+                wakes.graphtokens_known.send_replace(true);
+                wake_orphans(&wakes, &secrets, &graphtokens);
             }
             Err(error) => log_watch("graphtokens", error),
             _ => {}
@@ -262,6 +278,7 @@ async fn watch_secrets(
     wakes: Wakes,
     graphtokens: GraphTokenStore,
 ) {
+    let secrets = writer.as_reader();
     let events = watcher(api, watcher::Config::default())
         .default_backoff()
         .modify(|object| {
@@ -281,7 +298,8 @@ async fn watch_secrets(
                     secret_changed(&ctx, &wakes, &graphtokens, &secret.metadata, false);
                 }
                 Ok(Event::InitDone) => {
-                    wakes.known.send_replace(true);
+                    wakes.secrets_known.send_replace(true);
+                    wake_orphans(&wakes, &secrets, &graphtokens);
                     let _ = wakes.all.unbounded_send(());
                 }
                 Ok(Event::Init | Event::InitApply(_)) => {}
@@ -307,12 +325,27 @@ fn secret_changed(
         }
         let _ = wakes.one.unbounded_send(ObjectRef::new(&graphtoken).within(namespace));
     }
-    if is_there && is_credential(meta) {
-        let owner = name.strip_suffix(crate::api::names::CREDENTIAL_SUFFIX).unwrap_or_default();
-        if graphtokens.get(&ObjectRef::new(owner).within(namespace)).is_none() {
-            let _ = wakes.credentials.unbounded_send(ObjectRef::new(name).within(namespace));
+    if is_there && is_credential(meta) && is_orphan(meta, graphtokens) {
+        let _ = wakes.credentials.unbounded_send(ObjectRef::new(name).within(namespace));
+    }
+}
+
+/// Credentials without a `GraphToken`, once both caches are filled.
+fn wake_orphans(wakes: &Wakes, secrets: &SecretStore, graphtokens: &GraphTokenStore) {
+    if !*wakes.secrets_known.borrow() || !*wakes.graphtokens_known.borrow() {
+        return;
+    }
+    for secret in secrets.state().iter().filter(|secret| is_credential(&secret.metadata)) {
+        if is_orphan(&secret.metadata, graphtokens) {
+            let _ = wakes.credentials.unbounded_send(ObjectRef::from_obj(secret));
         }
     }
+}
+
+fn is_orphan(credential: &ObjectMeta, graphtokens: &GraphTokenStore) -> bool {
+    let name = credential.name.as_deref().unwrap_or_default();
+    let owner = ObjectRef::new(name.strip_suffix(CREDENTIAL_SUFFIX).unwrap_or_default());
+    graphtokens.get(&owner.within(credential.namespace.as_deref().unwrap_or_default())).is_none()
 }
 
 fn log_watch(what: &str, error: &watcher::Error) {
@@ -333,6 +366,8 @@ struct Worker {
     metrics: Metrics,
     /// Whether the cache of Secrets is filled. (The store's own `wait_until_ready` wakes only one of several tasks in kube 5.0.)
     secrets_known: watch::Receiver<bool>,
+    /// Set with the first reconcile that has all it needs.
+    began: Arc<AtomicBool>,
 }
 
 impl Worker {
@@ -340,6 +375,7 @@ impl Worker {
         // Neither can fail: the semaphore is never closed, and the writer lives as long as the watch.
         let _slot = self.slots.acquire().await;
         let _ = self.secrets_known.wait_for(|known| *known).await;
+        self.began.store(true, Ordering::Release);
         let began = tokio::time::Instant::now();
         let done = match &object.0 {
             Ok(graphtoken) => reconcile(graphtoken, &ctx).await,

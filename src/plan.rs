@@ -18,6 +18,8 @@ use crate::render::layout_digest;
 const HOURLY: SignedDuration = SignedDuration::from_hours(1);
 /// Two refreshes of one `GraphToken` are never closer than this.
 const SPACING: SignedDuration = SignedDuration::from_secs(1);
+/// Clocks of two nodes differ by less than this. What was noted further in the future was noted before our clock was set back.
+const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
 /// Somebody else's write-ahead record must stand unchanged for this long before it is taken over.
 pub const PENDING_STANDS: Duration = Duration::from_secs(3);
 
@@ -101,7 +103,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     if let Some(token) = publishable(desired, observed, now)
         && !serves(desired, observed, token)
     {
-        let at = publish_gate(observed).unwrap_or(now);
+        let at = publish_gate(observed, now).unwrap_or(now);
         let act = if at <= now { Act::Publish } else { Act::Wait };
         return Plan { act, ..waiting(None, Some(at), observed, now) };
     }
@@ -110,7 +112,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         Want::Later(at) => waiting(None, Some(at), observed, now),
         Want::Blocked(problem) => blocked(problem.reason, &problem.message, observed, now),
         Want::Exchange(exchange, at) => {
-            let at = [Some(at), gate(observed), spacing(observed)].into_iter().flatten().max();
+            let at = [Some(at), gate(observed, now), spacing(observed, now)].into_iter().flatten().max();
             let at = at.unwrap_or(now);
             let act = if at <= now { Act::Exchange(exchange) } else { Act::Wait };
             waiting_with(act, Some(at), observed, now)
@@ -241,6 +243,8 @@ fn timed(
     let (why, at) = match token {
         None => (Why::NoToken, now),
         Some(_) if observed.requested() => (Why::Requested, now),
+        // How much of its life is left cannot be told.
+        Some(token) if is_ahead(token.issued_at, now) => (Why::Due, now),
         // Whatever asked for it, it is made good: by then the gate holds it back.
         Some(_) if observed.status.last_failure.is_some() => (Why::Retry, now),
         Some(token) => (Why::Due, due(desired.refresh, token, &observed.identity.uid)),
@@ -320,9 +324,12 @@ fn invalid(message: String) -> Problem {
 }
 
 /// The earliest time for another attempt after a failure; `None`: no failure holds anything up.
-fn gate(observed: &Observed) -> Option<Timestamp> {
+fn gate(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let failure = observed.status.last_failure.as_ref()?;
     let failed_at = Timestamp::from(failure.time);
+    if is_ahead(failed_at, now) {
+        return None;
+    }
     let failures = observed.status.consecutive_failures;
     let wait = match failure.reason {
         Reason::Throttled => {
@@ -339,10 +346,10 @@ fn gate(observed: &Observed) -> Option<Timestamp> {
 
 /// Publishing costs the provider nothing: only a store that failed holds it up. A request asks for an exchange: it would
 /// wait here, and pass over every back-off meanwhile.
-fn publish_gate(observed: &Observed) -> Option<Timestamp> {
+fn publish_gate(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let failure = observed.status.last_failure.as_ref().filter(|f| f.reason == Reason::StorageUnavailable)?;
     let as_before = failure.inputs.as_ref() == Some(&observed.inputs);
-    as_before
+    (as_before && !is_ahead(failure.time.into(), now))
         .then(|| plus(failure.time.into(), backoff(observed, failure, observed.status.consecutive_failures)))
 }
 
@@ -362,10 +369,16 @@ fn doubling(failures: u32, first: i64, most: i64) -> SignedDuration {
 }
 
 /// Counts from the newest token, whatever spec it was got for.
-fn spacing(observed: &Observed) -> Option<Timestamp> {
+fn spacing(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let stored = observed.credential().and_then(|c| c.record.token.as_ref()).map(|token| &token.facts);
     let tokens = [stored, observed.in_hand.as_ref(), observed.served()];
-    tokens.into_iter().flatten().map(|token| plus(token.issued_at, SPACING)).max()
+    let issued = tokens.into_iter().flatten().map(|token| token.issued_at);
+    issued.filter(|at| !is_ahead(*at, now)).map(|at| plus(at, SPACING)).max()
+}
+
+/// Whether a time that was noted lies in the future: nothing can be counted from it.
+fn is_ahead(noted: Timestamp, now: Timestamp) -> bool {
+    noted > plus(now, CLOCK_TOLERANCE)
 }
 
 fn plus(at: Timestamp, wait: SignedDuration) -> Timestamp {

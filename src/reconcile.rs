@@ -321,6 +321,10 @@ impl Look<'_> {
                     let note = "the seed was exchanged; the operator keeps the sign-in from now on, and the seed may be deleted";
                     self.ctx.events.normal(&identity, "SeedAdopted", note).await;
                 }
+                tracing::info!(
+                    namespace = identity.namespace, name = identity.name,
+                    expires_at = %in_hand.stored.facts.expires_at, "token issued"
+                );
                 self.issued(credential, &in_hand, &mut observed);
                 self.memory.in_hand = Some(*in_hand);
                 Ok(observed)

@@ -58,6 +58,9 @@ pub fn project(desired: &Desired, observed: &Observed, plan: &Plan, now: Timesta
         // Of a delegated grant that the spec asked for before.
         status.signed_in = None;
         status.refresh_token_expires_at = None;
+        if let Some(account) = &mut status.account {
+            account.object_id = None;
+        }
     }
     status.observed_generation = observed.identity.generation;
     status.conditions = conditions(desired, observed, plan, &status, now);
@@ -258,3 +261,6 @@ pub async fn write(
     let written = api.patch_status(&identity.name, &params, &Patch::Apply(&patch)).await?;
     Ok(written.metadata.resource_version.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,6 @@
-use entra_simulator::{Action, CLIENT_ID, Canned, Config, Endpoint, Fault, Simulator, TENANT_DOMAIN, TENANT_ID};
+use entra_simulator::{
+    Action, CLIENT_ID, Canned, Config, Endpoint, Fault, Simulator, TENANT_DOMAIN, TENANT_ID,
+};
 
 use super::*;
 use crate::grant::{Proof, refresh_token};

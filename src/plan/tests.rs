@@ -3,7 +3,7 @@
 mod backoff;
 mod due;
 mod exchange;
-mod properties;
+pub(crate) mod properties;
 mod publish;
 mod seeds;
 pub(crate) mod world;

@@ -56,7 +56,7 @@ async fn a_token_of_a_day_is_refreshed_when_the_policy_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_handled_once_and_its_removal_asks_for_nothing() {
     World::run("request", async |world| {
-        let entra = mail(world, Duration::from_secs(3600), Value::Null).await;
+        let entra = mail(world, Duration::from_hours(1), Value::Null).await;
         world.request_refresh("mail", "now").await;
         let handled = |gt: &Gt| *gt.status("/lastHandledRequest") == json!("now") && gt.ready();
         let gt = world.until("mail", "refreshed on request", handled).await;
@@ -125,7 +125,7 @@ async fn a_provider_outage_shorter_than_the_token_s_life_is_not_felt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttled_client_is_silent_as_long_as_it_was_asked_to_be() {
     World::run("throttled", async |world| {
-        let entra = mail(world, Duration::from_secs(3600), Value::Null).await;
+        let entra = mail(world, Duration::from_hours(1), Value::Null).await;
         entra.queue_fault(Fault::token(Action::throttled("9")));
         world.request_refresh("mail", "first").await;
         let gt = world

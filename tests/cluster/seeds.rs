@@ -135,12 +135,15 @@ async fn a_sign_in_without_retention_goes_at_once() {
     .await;
 }
 
+/// A name, and a seed of that shape with a refresh token in it.
+type Shape = (&'static str, fn(&str) -> String);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_shape_of_seed_is_understood() {
     World::run("seed-shapes", async |world| {
         let entra = world.entra(Config::default()).await;
         world.operator(Options::default()).await;
-        let shapes: [(&str, fn(&str) -> String); 4] = [
+        let shapes: [Shape; 4] = [
             ("bare", |token| format!("{token}\n")),
             ("o365-2-0", |token| {
                 json!({"token_type": "Bearer", "scope": ["User.Read"], "expires_in": 3599, "ext_expires_in": 3599,

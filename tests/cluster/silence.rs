@@ -89,12 +89,7 @@ async fn failing(world: &World, entra: &Simulator, name: &str, action: Action) {
     let mut object = delegated(name, &issuer, &format!("{name}-seed"));
     object["spec"]["clientAuth"] = secret_ref(&format!("{name}-app"));
     world.create(&object).await;
-    if name == "odd-type" {
-        // Taken as it is, or refused: either way it says nothing.
-        world.until(name, "done with", |gt| gt.ready() || failed(gt)).await;
-    } else {
-        world.until(name, "failed", failed).await;
-    }
+    world.until(name, "failed", failed).await;
 }
 
 /// Refusals by the simulator's own rules.

@@ -36,7 +36,7 @@ fn changed(mut object: Value, patch: &[(&str, Value)]) -> Value {
     object
 }
 
-fn target(data: Value) -> [(&'static str, Value); 1] {
+fn target(data: &Value) -> [(&'static str, Value); 1] {
     [("target", json!({"data": data}))]
 }
 
@@ -61,7 +61,7 @@ fn good() -> Vec<Value> {
         with(&[("refresh", json!({"renewBeforePercentage": 99}))]),
         with(&[("credentialRetention", json!("0s"))]),
         with(&[("target", json!({"secretName": "other", "deletionPolicy": "Retain"}))]),
-        with(&target(json!([{"key": "a", "format": "AccessToken"}, {"key": "b", "format": "O365"}]))),
+        with(&target(&json!([{"key": "a", "format": "AccessToken"}, {"key": "b", "format": "O365"}]))),
         named(&"n".repeat(63)),
     ]
 }
@@ -92,11 +92,14 @@ fn bad() -> Vec<(Value, &'static str)> {
         (with(&[("target", json!({"secretName": "seed"}))]), "seed Secret"),
         (with(&[("target", json!({"secretName": "x-graphtoken-credential"}))]), "may not end in"),
         (with(&[("target", json!({"deletionPolicy": "Orphan"}))]), "deletionPolicy"),
-        (with(&target(json!([]))), "data"),
-        (with(&target(json!([{"key": "..x", "format": "O365"}]))), "kubelet"),
-        (with(&target(json!([{"key": "a/b", "format": "O365"}]))), "key"),
-        (with(&target(json!([{"key": "a", "format": "Xml"}]))), "format"),
-        (with(&target(json!([{"key": "a", "format": "O365"}, {"key": "a", "format": "O365"}]))), "Duplicate"),
+        (with(&target(&json!([]))), "data"),
+        (with(&target(&json!([{"key": "..x", "format": "O365"}]))), "kubelet"),
+        (with(&target(&json!([{"key": "a/b", "format": "O365"}]))), "key"),
+        (with(&target(&json!([{"key": "a", "format": "Xml"}]))), "format"),
+        (
+            with(&target(&json!([{"key": "a", "format": "O365"}, {"key": "a", "format": "O365"}]))),
+            "Duplicate",
+        ),
         (app(&[("clientAuth", Value::Null)]), "needs clientAuth"),
         (app(&[("account", json!("a@b.c"))]), "no user signs in"),
         (app(&[("tenant", json!("Common"))]), "one tenant"),

@@ -2,7 +2,7 @@ use jiff::SignedDuration;
 use rstest::rstest;
 use serde_json::json;
 
-use super::world::{AGE, LIFE, World, after, exchange, now};
+use super::world::{AGE, LIFE, World, after, exchange, now, unchanged};
 use crate::api::{Reason, Time};
 use crate::desired::RefreshPolicy;
 use crate::plan::{Act, Source, Why, due};
@@ -37,7 +37,10 @@ fn assert_waits(world: &World, wait: i64) {
 #[rstest]
 fn without_a_valid_token_the_wait_doubles_from_5_to_30_seconds(
     #[values(Reason::ProviderUnavailable, Reason::StorageUnavailable)] reason: Reason,
-    #[values((0, 5), (1, 5), (2, 10), (3, 20), (4, 30), (5, 30), (100, 30), (u32::MAX, 30))] doubles: (u32, i64),
+    #[values((0, 5), (1, 5), (2, 10), (3, 20), (4, 30), (5, 30), (100, 30), (u32::MAX, 30))] doubles: (
+        u32,
+        i64,
+    ),
     #[values(World::fresh, expired)] world: fn() -> World,
 ) {
     let (failures, wait) = doubles;
@@ -73,7 +76,7 @@ fn throttled_waits_the_longer_of_what_is_asked_and_a_doubling(
     #[case] retry_after: Option<i64>,
     #[case] failures: u32,
     #[case] wait: i64,
-    #[values(|_| {}, World::request, |w| w.observed.inputs = "others".into(), |w| {
+    #[values(unchanged, World::request, |w: &mut World| w.observed.inputs = "others".into(), |w: &mut World| {
         w.request();
         w.observed.inputs = "others".into();
     })]
@@ -90,7 +93,8 @@ fn throttled_waits_the_longer_of_what_is_asked_and_a_doubling(
 
 #[rstest]
 fn what_only_a_person_can_mend_is_tried_again_every_hour(
-    #[values(Reason::AuthorizationRequired, Reason::WrongAccount, Reason::InvalidConfiguration)] reason: Reason,
+    #[values(Reason::AuthorizationRequired, Reason::WrongAccount, Reason::InvalidConfiguration)]
+    reason: Reason,
     #[values(1, 7)] failures: u32,
     #[values(World::fresh, expired, || left(3000))] world: fn() -> World,
 ) {
@@ -107,7 +111,7 @@ fn a_request_and_a_change_of_what_it_is_made_with_pass_over_back_off(
         Reason::StorageUnavailable
     )]
     reason: Reason,
-    #[values(World::request, |w| w.observed.inputs = "others".into(), |w| {
+    #[values(World::request, |w: &mut World| w.observed.inputs = "others".into(), |w: &mut World| {
         w.observed.status.last_failure.as_mut().unwrap().inputs = None;
     })]
     passes: fn(&mut World),

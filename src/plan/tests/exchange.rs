@@ -1,7 +1,7 @@
 use rstest::rstest;
 use serde_json::json;
 
-use super::world::{AGE, CHAIN, HOLDER, LIFE, OBJECT_ID, TENANT_ID, UID, World, after, exchange};
+use super::world::{AGE, CHAIN, HOLDER, LIFE, OBJECT_ID, TENANT_ID, UID, World, after, exchange, unchanged};
 use crate::api::Reason;
 use crate::desired::RefreshPolicy;
 use crate::observed::CredentialState;
@@ -72,7 +72,7 @@ fn another_spec_is_exchanged_for_at_once_and_the_old_token_stays(
 fn a_refresh_token_is_never_sent_for_another_client_or_tenant_or_to_another_origin(
     #[case] field: &str,
     #[case] value: serde_json::Value,
-    #[values(|_| {}, World::request, |w| w.pending_of("rival", true), |w| {
+    #[values(unchanged, World::request, |w: &mut World| w.pending_of("rival", true), |w: &mut World| {
         w.observed.status.last_failure = None;
         w.credential().record.token = None;
     })]
@@ -109,7 +109,8 @@ fn a_tenant_without_a_bound_account_is_the_same_only_by_name() {
 #[test]
 fn a_chain_of_unknown_history_is_tried() {
     let world = World::delegated().with(|w| w.credential().record = crate::observed::Record::default());
-    let adopted = world.with(|w| w.observed.seed = crate::observed::SeedState::Found { digest: CHAIN.into() });
+    let adopted =
+        world.with(|w| w.observed.seed = crate::observed::SeedState::Found { digest: CHAIN.into() });
     assert_eq!(adopted.act(), exchange(Why::NoToken, Source::Chain));
 }
 
@@ -131,7 +132,10 @@ fn only_the_account_that_the_spec_names_is_used(#[case] account: &str, #[case] s
     } else {
         let message = assert_blocked(&world, Reason::WrongAccount);
         assert!(message.contains("spec.account"), "{message}");
-        assert!(!message.contains(account) && !message.contains("etl@contoso.com"), "it names nobody: {message}");
+        assert!(
+            !message.contains(account) && !message.contains("etl@contoso.com"),
+            "it names nobody: {message}"
+        );
         assert_blocked(&absent, Reason::WrongAccount);
         assert_blocked(&absent.clone().with(World::request), Reason::WrongAccount);
         assert_eq!(absent.with(World::new_seed).act(), exchange(Why::NewSeed, Source::Seed));
@@ -150,7 +154,7 @@ fn an_account_that_is_not_bound_yet_is_found_out() {
 #[rstest]
 fn nothing_is_exchanged_while_suspended(
     #[values(World::fresh(), World::fresh_app(), World::delegated(), World::app_only())] world: World,
-    #[values(|_| {}, World::request, World::new_seed, |w| w.fail(Reason::Throttled, 1, 1), |w| {
+    #[values(unchanged, World::request, World::new_seed, |w: &mut World| w.fail(Reason::Throttled, 1, 1), |w: &mut World| {
         w.spec["clientId"] = json!("another");
     })]
     asks: fn(&mut World),
@@ -178,7 +182,9 @@ fn a_rivals_write_ahead_record_is_waited_for_and_then_recovered() {
 #[test]
 fn a_rivals_write_ahead_record_holds_up_every_exchange() {
     let world = World::delegated().with(|w| w.pending_of("rival", false)).with(World::request);
-    for world in [world.clone(), world.clone().with(World::new_seed), world.with(|w| w.spec["scopes"] = json!(["x"]))] {
+    for world in
+        [world.clone(), world.clone().with(World::new_seed), world.with(|w| w.spec["scopes"] = json!(["x"]))]
+    {
         assert_eq!(world.act(), Act::Wait);
     }
 }

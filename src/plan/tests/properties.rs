@@ -17,7 +17,10 @@ const CHANGES: &[Change] = &[
     |w| w.spec["tenant"] = json!(super::world::TENANT_ID),
     |w| w.spec["endpoints"] = json!({"token": "https://idp.test/token"}),
     |w| w.spec["refresh"] = json!({"renewBefore": "59m"}),
-    |w| w.spec["target"] = json!({"data": [{"key": "t", "format": "AccessToken"}], "deletionPolicy": "Retain"}),
+    |w| {
+        w.spec["target"] =
+            json!({"data": [{"key": "t", "format": "AccessToken"}], "deletionPolicy": "Retain"})
+    },
     World::request,
     World::new_seed,
     World::no_seed,
@@ -87,8 +90,8 @@ fn failures() -> impl Strategy<Value = (Reason, i64, u32, Option<i64>)> {
 pub(crate) fn worlds() -> impl Strategy<Value = World> {
     let begin: [fn() -> World; 4] = [World::fresh, World::fresh_app, World::delegated, World::app_only];
     let changes = proptest::collection::vec(select(CHANGES), 0..6);
-    (select(begin.as_slice()), -5000_i64..5, 1_i64..100_000, proptest::option::of(failures()), changes).prop_map(
-        |(begin, issued, life, failure, changes)| {
+    (select(begin.to_vec()), -5000_i64..5, 1_i64..100_000, proptest::option::of(failures()), changes)
+        .prop_map(|(begin, issued, life, failure, changes)| {
             let mut world = begin();
             with_token(&mut world, issued, life);
             if let Some((reason, ago, count, retry_after)) = failure {
@@ -100,8 +103,7 @@ pub(crate) fn worlds() -> impl Strategy<Value = World> {
                 change(&mut world);
             }
             world
-        },
-    )
+        })
 }
 
 /// What the operator does, where all goes well.
@@ -123,7 +125,8 @@ fn act(world: &mut World, act: &Act) {
                 world.observed.in_hand = Some(token);
                 return;
             }
-            let mut seeds = world.observed.credential().map(|c| c.record.seed_digests.clone()).unwrap_or_default();
+            let mut seeds =
+                world.observed.credential().map(|c| c.record.seed_digests.clone()).unwrap_or_default();
             if let SeedState::Found { digest } = &world.observed.seed {
                 seeds.push(digest.clone());
             }

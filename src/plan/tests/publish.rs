@@ -1,7 +1,7 @@
 use rstest::rstest;
 use serde_json::json;
 
-use super::world::{AGE, LABEL, LIFE, UID, World, after, exchange};
+use super::world::{AGE, LABEL, LIFE, UID, World, after, exchange, unchanged};
 use crate::api::Reason;
 use crate::api::names::{ANNOTATION_EXPIRES_AT, ANNOTATION_TOKEN, ANNOTATION_UID};
 use crate::observed::{Meta, TargetState, target};
@@ -87,15 +87,15 @@ fn a_token_that_the_target_does_not_serve_is_published_without_an_exchange(
     )]
     damage: fn(&mut World),
     #[values(
-        |_| {},
-        |w| w.spec["suspend"] = json!(true),
-        |w| w.fail(Reason::AuthorizationRequired, 1, 3),
-        |w| w.fail(Reason::Throttled, 1, 3),
+        unchanged,
+        |w: &mut World| w.spec["suspend"] = json!(true),
+        |w: &mut World| w.fail(Reason::AuthorizationRequired, 1, 3),
+        |w: &mut World| w.fail(Reason::Throttled, 1, 3),
         World::no_seed,
         World::new_seed,
         World::no_client_secret,
         World::request,
-        |w| w.pending_of("rival", false)
+        |w: &mut World| w.pending_of("rival", false)
     )]
     meanwhile: fn(&mut World),
 ) {
@@ -114,9 +114,9 @@ fn a_newer_token_than_the_one_served_is_published() {
 #[rstest]
 fn what_others_add_to_the_target_is_theirs(
     #[values(
-        |w| { w.view().meta.labels.insert("team".into(), "etl".into()); },
-        |w| { w.view().meta.annotations.insert("graphtoken.io/adopt".into(), "mail".into()); },
-        |w| w.view().meta.owners.push("somebody".into())
+        |w: &mut World| { w.view().meta.labels.insert("team".into(), "etl".into()); },
+        |w: &mut World| { w.view().meta.annotations.insert("graphtoken.io/adopt".into(), "mail".into()); },
+        |w: &mut World| w.view().meta.owners.push("somebody".into())
     )]
     addition: fn(&mut World),
     #[values(World::delegated(), World::app_only())] world: World,
@@ -136,7 +136,8 @@ fn a_retained_target_is_left_as_it_is() {
 #[rstest]
 fn nothing_is_written_or_exchanged_while_the_target_is_not_ours_or_going(
     #[values(World::delegated(), World::app_only(), World::fresh(), World::fresh_app())] world: World,
-    #[values(|_| {}, World::request, |w| w.observed.in_hand = Some(w.token(0, LIFE)))] meanwhile: fn(&mut World),
+    #[values(unchanged, World::request, |w: &mut World| w.observed.in_hand = Some(w.token(0, LIFE)))]
+    meanwhile: fn(&mut World),
 ) {
     let world = world.with(meanwhile);
     let plan = world.clone().with(deleting).plan();
@@ -218,7 +219,7 @@ fn the_metadata_of_an_app_target_is_mended_without_an_exchange(
 #[rstest]
 fn an_app_target_whose_bytes_are_lost_costs_an_exchange(
     #[values(absent, edited, lost_record, handed_over, other_layout)] damage: fn(&mut World),
-    #[values(|_| {}, lost_label_if_there)] and: fn(&mut World),
+    #[values(unchanged, lost_label_if_there)] and: fn(&mut World),
 ) {
     let world = World::app_only().with(damage).with(and);
     assert_eq!(world.act(), exchange(Why::NoToken, Source::Client));

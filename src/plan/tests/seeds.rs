@@ -1,7 +1,7 @@
 use rstest::rstest;
 use serde_json::json;
 
-use super::world::{CHAIN, SEED, World, exchange};
+use super::world::{CHAIN, SEED, World, exchange, unchanged};
 use crate::api::Reason;
 use crate::observed::{Record, SeedState};
 use crate::plan::{Act, Source, Why};
@@ -29,15 +29,15 @@ fn a_new_seed_goes_first(#[case] world: World) {
 }
 
 #[rstest]
-#[case::adopted_now(|_| {})]
-#[case::adopted_once(|w| w.credential().record.seed_digests = vec![SEED.into(), "a later one".into()])]
-#[case::refused(|w| {
+#[case::adopted_now(unchanged)]
+#[case::adopted_once(|w: &mut World| w.credential().record.seed_digests = vec![SEED.into(), "a later one".into()])]
+#[case::refused(|w: &mut World| {
     w.new_seed();
     w.credential().record.rejected_seed_digest = Some(NEW.into());
 })]
-#[case::a_copy_of_the_chain(|w| w.observed.seed = SeedState::Found { digest: CHAIN.into() })]
+#[case::a_copy_of_the_chain(|w: &mut World| w.observed.seed = SeedState::Found { digest: CHAIN.into() })]
 #[case::deleted(World::no_seed)]
-#[case::damaged(|w| w.observed.seed = SeedState::Malformed("it is a poem".into()))]
+#[case::damaged(|w: &mut World| w.observed.seed = SeedState::Malformed("it is a poem".into()))]
 fn the_chain_goes_on_without_the_seed(#[case] seed: fn(&mut World)) {
     let world = World::delegated().with(seed);
     assert_eq!(world.plan(), World::delegated().plan());
@@ -73,7 +73,10 @@ fn without_a_chain_a_seed_that_cannot_be_used_is_said_to_be_so(#[case] world: Wo
     ] {
         let plan = world.clone().with(|w| w.observed.seed = seed).plan();
         let problem = plan.problem.unwrap();
-        assert_eq!((plan.act, problem.reason, &*problem.message), (Act::Wait, Reason::InvalidConfiguration, says));
+        assert_eq!(
+            (plan.act, problem.reason, &*problem.message),
+            (Act::Wait, Reason::InvalidConfiguration, says)
+        );
     }
 }
 

@@ -10,8 +10,8 @@ use crate::api::spec::DeletionPolicy;
 use crate::api::{GraphTokenStatus, Reason, Time};
 use crate::desired::{Desired, Guards};
 use crate::observed::{
-    ChainClient, Credential, CredentialState, Identity, Meta, Observed, Pending, ProofState, Published, Record,
-    SeedState, StoredToken, TargetState, TargetView, TokenFacts, labels, target,
+    ChainClient, Credential, CredentialState, Identity, Meta, Observed, Pending, ProofState, Published,
+    Record, SeedState, StoredToken, TargetState, TargetView, TokenFacts, labels, target,
 };
 use crate::plan::{Act, Exchange, Plan, Source, Why, plan};
 use crate::render::layout_digest;
@@ -39,6 +39,9 @@ pub(crate) fn now() -> Timestamp {
 pub(crate) fn after(seconds: i64) -> Timestamp {
     now() + SignedDuration::from_secs(seconds)
 }
+
+/// The change that is none.
+pub(crate) const fn unchanged(_: &mut World) {}
 
 pub(crate) fn exchange(why: Why, source: Source) -> Act {
     Act::Exchange(Exchange { why, source })
@@ -179,7 +182,8 @@ impl World {
     /// Writes a token into the target, as the spec now would have it.
     pub(crate) fn serve(&mut self, facts: TokenFacts) {
         let target_spec = self.desired().target;
-        let published = Published { facts, layout: layout_digest(&target_spec.data), content: "digest".into() };
+        let published =
+            Published { facts, layout: layout_digest(&target_spec.data), content: "digest".into() };
         let owned = target_spec.deletion_policy == DeletionPolicy::Delete;
         let meta = Meta {
             uid: "target-uid".into(),

@@ -45,18 +45,15 @@ pub struct Requests {
 impl Audit {
     /// The log beside a kubeconfig.
     pub fn beside(kubeconfig: &Path) -> Self {
-        let log = kubeconfig.with_file_name("audit.log");
-        assert!(
-            log.exists(),
-            "no {}: requests can be counted only on the cluster of `make cluster-up`",
-            log.display()
-        );
-        Self(log)
+        Self(kubeconfig.with_file_name("audit.log"))
     }
 
     /// The place where the log ends now.
     pub fn mark(&self) -> Mark {
-        let end = fs::metadata(&self.0).unwrap();
+        let end = fs::metadata(&self.0).unwrap_or_else(|error| {
+            let log = self.0.display();
+            panic!("requests can be counted only on the cluster of `make cluster-up`: {log}: {error}")
+        });
         Mark { inode: end.ino(), offset: end.len() }
     }
 
@@ -143,4 +140,26 @@ impl fmt::Debug for Request {
         }
         write!(f, " → {}", self.code)
     }
+}
+
+#[test]
+fn requests_are_found_though_the_log_was_cut_meanwhile() {
+    let line = |name: &str, agent: &str, namespace: &str| {
+        let object = format!(r#"{{"resource":"secrets","namespace":"{namespace}","name":"{name}"}}"#);
+        format!("{{\"verb\":\"get\",\"userAgent\":\"{agent}\",\"objectRef\":{object}}}\n")
+    };
+    let ours = |name: &str| line(name, "graphtoken-operator/0.1.0", "here");
+    let folder = tempfile::tempdir().unwrap();
+    let audit = Audit::beside(&folder.path().join("kubeconfig"));
+    let cut = folder.path().join("audit-2026-11-23T10-00-00.000.log");
+    fs::write(folder.path().join("audit-2026-11-23T09-00-00.000.log"), ours("long-before")).unwrap();
+    fs::write(&audit.0, ours("before")).unwrap();
+    let mark = audit.mark();
+    let others = line("of-kubectl", "kubectl", "here") + &line("there", "graphtoken-operator/0.1.0", "there");
+    fs::write(&audit.0, ours("before") + &ours("one") + &others).unwrap();
+    fs::rename(&audit.0, cut).unwrap();
+    fs::write(&audit.0, ours("two")).unwrap();
+    let names: Vec<_> =
+        audit.since(mark, "here").all.into_iter().filter_map(|request| request.name).collect();
+    assert_eq!(names, ["one", "two"]);
 }
