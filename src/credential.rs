@@ -11,11 +11,11 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
-use crate::api::GraphToken;
 use crate::api::names::{
     ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, ANNOTATION_UID, KEY_PENDING, KEY_RECORD,
     KEY_REFRESH_TOKEN, MANAGER, credential_name,
 };
+use crate::api::{GraphToken, Time};
 use crate::observed::{
     Credential, Identity, KEY_ACCESS_TOKEN, Meta, Pending, Record, Tokens, credential, labels,
 };
@@ -191,6 +191,8 @@ pub struct Spent {
     pub attempt: String,
     /// The record's generation that it spent.
     pub generation: u64,
+    /// When the sign-in was made that it goes on from.
+    pub signed_in: Option<Time>,
 }
 
 /// What becomes of a commit that was not confirmed.
@@ -214,6 +216,8 @@ pub fn settle(stored: Option<&Record>, mine: &Spent, graphtoken_lives: bool) -> 
         Some(record) if record.last_attempt.as_ref() == Some(&mine.attempt) => Settle::Done,
         // A later exchange, or an adopted seed, spent what this one spent, or what came of it.
         Some(record) if record.generation > mine.generation => Settle::Drop,
+        // The Secret was deleted, and a later sign-in began another, whose generations count from the start again.
+        Some(record) if record.signed_in.as_ref().map(|s| s.time) > mine.signed_in => Settle::Drop,
         // What is there is what was spent, or an older backup of it.
         Some(_) => Settle::Write,
     }
@@ -221,12 +225,23 @@ pub fn settle(stored: Option<&Record>, mine: &Spent, graphtoken_lives: bool) -> 
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use rstest::rstest;
 
     use super::*;
+    use crate::api::status::{SignInSource, SignedIn};
+
+    fn at(second: i64) -> Time {
+        Time::from(Timestamp::from_second(second).unwrap())
+    }
 
     fn stored(generation: u64, last_attempt: &str) -> Record {
         Record { generation, last_attempt: Some(last_attempt.to_owned()), ..Record::default() }
+    }
+
+    fn signed_in(second: i64, record: Record) -> Record {
+        let signed_in = SignedIn { time: at(second), source: SignInSource::Seed };
+        Record { signed_in: Some(signed_in), ..record }
     }
 
     #[rstest]
@@ -234,6 +249,9 @@ mod tests {
     #[case::somebody_went_on(Some(stored(8, "other")), true, Settle::Drop)]
     #[case::nothing_was_written(Some(stored(7, "other")), true, Settle::Write)]
     #[case::an_old_backup_was_put_back(Some(stored(3, "other")), true, Settle::Write)]
+    #[case::a_later_sign_in_began_anew(Some(signed_in(200, stored(1, "other"))), true, Settle::Drop)]
+    #[case::a_backup_of_an_earlier_sign_in(Some(signed_in(50, stored(6, "other"))), true, Settle::Write)]
+    #[case::the_same_sign_in(Some(signed_in(100, stored(7, "other"))), true, Settle::Write)]
     #[case::the_record_was_emptied(Some(Record::default()), true, Settle::Write)]
     #[case::the_graphtoken_went_but_the_credential_outlives_it(
         Some(stored(7, "other")),
@@ -247,7 +265,7 @@ mod tests {
         #[case] lives: bool,
         #[case] then: Settle,
     ) {
-        let mine = Spent { attempt: "mine".to_owned(), generation: 7 };
+        let mine = Spent { attempt: "mine".to_owned(), generation: 7, signed_in: Some(at(100)) };
         assert_eq!(settle(stored.as_ref(), &mine, lives), then);
     }
 }

@@ -87,22 +87,25 @@ async fn look(
         Ok(observed) => Box::pin(look.steps(observed)).await?,
         Err(error) => (sketched.clone(), unreadable(&error)),
     };
-    let status = status::project(&look.desired, &observed, &plan, ctx.now());
+    let mut status = status::project(&look.desired, &observed, &plan, ctx.now());
     let desired = Arc::clone(&look.desired);
-    retire_former_target(ctx, &desired, &observed).await;
+    let former = retire_former_target(ctx, &desired, &observed).await;
+    let next = if former.is_some() { Action::requeue(COMMIT_PATIENCE) } else { next_look(ctx, &plan) };
+    status.secret_name = former.or(status.secret_name);
     say(ctx, &desired, &observed, memory).await;
     save(ctx, identity, memory, &before, status).await?;
-    Ok(next_look(ctx, &plan))
+    Ok(next)
 }
 
-/// Once the new target serves pods, the one that `spec.target.secretName` named before would only grow stale.
-async fn retire_former_target(ctx: &Context, desired: &Desired, observed: &Observed) {
+/// Once the new target serves pods, the one that `spec.target.secretName` named before would only grow stale. Returns its
+/// name if it could not be deleted: the status goes on to name it, so that it is tried again.
+async fn retire_former_target(ctx: &Context, desired: &Desired, observed: &Observed) -> Option<String> {
     let former = observed.status.secret_name.as_ref().filter(|name| **name != desired.target.secret_name);
-    let Some(name) = former.filter(|_| observed.served().is_some()) else { return };
-    let Some(meta) = ctx.secrets.get(&observed.identity.namespace, name) else { return };
-    if let Err(error) = target::retire(&ctx.exchanger.client, observed, name, meta).await {
-        tracing::info!(%error, secret = name, "the former target stays until the GraphToken goes");
-    }
+    let name = former.filter(|_| observed.served().is_some())?;
+    let meta = ctx.secrets.get(&observed.identity.namespace, name)?;
+    let error = target::retire(&ctx.exchanger.client, observed, name, meta).await.err()?;
+    tracing::info!(%error, secret = name, "the former target could not be deleted yet");
+    Some(name.clone())
 }
 
 /// The plan where even reading failed.
@@ -327,6 +330,8 @@ impl Look<'_> {
                 );
                 self.issued(credential, &in_hand, &mut observed);
                 self.memory.in_hand = Some(*in_hand);
+                // What was published before in this look, as after an outage, was another token.
+                self.published = false;
                 Ok(observed)
             }
             Report::Failed(failure) => {

@@ -37,9 +37,14 @@ pub fn project(desired: &Desired, observed: &Observed, plan: &Plan, now: Timesta
             resource_version: view.meta.resource_version.clone(),
         });
     }
-    status.secret_name = Some(desired.target.secret_name.clone());
+    // Until the new target serves pods, the former is remembered: it is deleted then.
+    if served.is_some() || status.secret_name.is_none() {
+        status.secret_name = Some(desired.target.secret_name.clone());
+    }
     status.grant = Some(desired.grant.kind().spec_name().to_owned());
     status.expires_at = served.map(|token| token.expires_at.into());
+    // An app's token is told of by the target alone, where a process ended before it wrote the status.
+    status.last_refresh_time = status.last_refresh_time.max(served.map(|token| token.issued_at.into()));
     status.next_refresh_time = plan.next_exchange.map(Time::from);
     if let Some(credential) = observed.credential() {
         let record = &credential.record;

@@ -15,8 +15,9 @@ use crate::observed::{ChainClient, Credential, Record, Tokens};
 use crate::plan::{Source, account_matches};
 use crate::store::StoreError;
 
-/// The longest pause between two tries to store what an exchange brought.
-const MAX_COMMIT_PAUSE: Duration = Duration::from_secs(5);
+/// The longest pause between two tries to store what an exchange brought. Well below [`crate::plan::PENDING_STANDS`]: when the
+/// API server is back after an outage, who holds the answer stores it before a standby takes the exchange for abandoned.
+const MAX_COMMIT_PAUSE: Duration = Duration::from_secs(1);
 /// How many digests of adopted seeds are remembered; 64 bytes each in a Secret of at most 1 MiB.
 const MAX_SEED_DIGESTS: usize = 4096;
 
@@ -157,7 +158,12 @@ impl Turn<'_> {
 
     /// Stores what the exchange brought, however long that takes: until then it is in memory only.
     async fn settle(&self, commit: Commit) -> Result<Credential, Cut> {
-        let spent = Spent { attempt: self.attempt.to_owned(), generation: self.begun.record.generation };
+        let begun = &self.begun.record;
+        let spent = Spent {
+            attempt: self.attempt.to_owned(),
+            generation: begun.generation,
+            signed_in: begun.signed_in.as_ref().map(|signed_in| signed_in.time),
+        };
         let mut error = match self.job.store.commit(self.begun, &commit).await {
             Ok(credential) => return Ok(credential),
             Err(error) => error,

@@ -171,6 +171,11 @@ fn two_refreshes_are_never_within_a_second(#[case] world: World) {
     let plan = world.plan();
     assert_eq!((plan.act, plan.next_exchange), (Act::Wait, Some(just_now + SignedDuration::from_secs(1))));
     assert!(matches!(world.plan_at(1).act, Act::Exchange(_)));
+    // Nor where the target went.
+    if world.observed.credential().is_some() {
+        world.observed.target = crate::observed::TargetState::Absent;
+        assert_eq!((world.act(), world.plan().look_at), (Act::Wait, plan.look_at));
+    }
 }
 
 #[test]

@@ -26,6 +26,10 @@ fn lost_owner(world: &mut World) {
     world.view().meta.owners.clear();
 }
 
+fn owned_by_a_dead_graphtoken(world: &mut World) {
+    world.view().meta.owners = vec!["uid-0".into()];
+}
+
 fn retained(world: &mut World) {
     world.spec["target"] = json!({"deletionPolicy": "Retain"});
 }
@@ -67,7 +71,9 @@ fn conflict(world: &mut World) {
 }
 
 fn deleting(world: &mut World) {
-    world.observed.target = TargetState::Deleting;
+    let theirs = Meta::default();
+    let meta = world.observed.target().map_or(theirs, |view| view.meta.clone());
+    world.observed.target = target(Some(Meta { deleting: true, ..meta }), &world.observed.identity, true);
 }
 
 #[rstest]
@@ -77,6 +83,7 @@ fn a_token_that_the_target_does_not_serve_is_published_without_an_exchange(
         changed_label,
         lost_annotation,
         lost_owner,
+        owned_by_a_dead_graphtoken,
         retained,
         of_a_dead_graphtoken,
         absent,
@@ -209,9 +216,16 @@ fn an_app_token_in_hand_is_not_published_for_another_spec_or_when_it_ran_out() {
 
 #[rstest]
 fn the_metadata_of_an_app_target_is_mended_without_an_exchange(
-    #[values(lost_label, changed_label, lost_annotation, lost_owner, retained, of_a_dead_graphtoken)] damage: fn(
-        &mut World,
-    ),
+    #[values(
+        lost_label,
+        changed_label,
+        lost_annotation,
+        lost_owner,
+        owned_by_a_dead_graphtoken,
+        retained,
+        of_a_dead_graphtoken
+    )]
+    damage: fn(&mut World),
 ) {
     assert_eq!(World::app_only().with(damage).act(), Act::Publish);
 }

@@ -1,0 +1,147 @@
+//! What the watches show a process: caught up before each look, or a second behind; and whom a change wakes, as in
+//! `controller.rs`.
+
+use std::collections::BTreeMap;
+
+use graphtoken::api::GraphToken;
+use graphtoken::retention::is_credential;
+use graphtoken::state::{Key, SecretCache, State};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt as _};
+use kube::runtime::reflector::{self, store::Writer};
+use kube::runtime::watcher::Event;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use crate::objects::{Kind, Snapshot};
+use crate::scenario::CREDENTIAL;
+use crate::world::World;
+
+/// How far a cache that lags is behind.
+const LAG: SignedDuration = SignedDuration::from_secs(1);
+
+/// Who is to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Woken {
+    GraphToken,
+    Credential,
+}
+
+pub struct Caches {
+    writer: Writer<PartialObjectMeta<Secret>>,
+    shown: Snapshot,
+    /// How many changes have been told.
+    told: u64,
+    lags: bool,
+    behind_until: Option<Timestamp>,
+}
+
+impl Caches {
+    /// As a new process lists them.
+    pub fn new(world: &World) -> (Self, SecretCache) {
+        let (secrets, writer) = reflector::store();
+        let state = world.lock();
+        let told = state.objects.changes;
+        let mut caches =
+            Self { writer, shown: Snapshot::new(), told, lags: world.lagging, behind_until: None };
+        if world.lagging && !state.last_seen.is_empty() {
+            caches.behind_until = Some(state.now + LAG);
+            caches.show(state.last_seen.clone());
+        } else {
+            caches.show(state.objects.snapshot());
+        }
+        (caches, SecretCache::new(BTreeMap::from([(None, secrets)])))
+    }
+
+    /// When the watches tell the next change.
+    pub fn behind_until(&self) -> Option<Timestamp> {
+        self.behind_until
+    }
+
+    /// Shows what is, and tells whom the changes wake.
+    pub fn catch_up(&mut self, world: &World, memory: &State) -> Vec<Woken> {
+        let state = world.lock();
+        let news = state.objects.changes > self.told;
+        if !news && self.behind_until.is_none() {
+            return Vec::new();
+        }
+        let due = if self.lags { *self.behind_until.get_or_insert(state.now + LAG) } else { state.now };
+        if due > state.now {
+            return Vec::new();
+        }
+        let before = std::mem::take(&mut self.shown);
+        self.told = state.objects.changes;
+        self.behind_until = None;
+        self.show(state.objects.snapshot());
+        let changed = before.keys().chain(self.shown.keys().filter(|key| !before.contains_key(*key)));
+        changed
+            .filter_map(|key| {
+                let [before, now] = [&before, &self.shown].map(|objects| objects.get(key).map(|o| &**o));
+                let same = before.map(std::ptr::from_ref) == now.map(std::ptr::from_ref);
+                if same { None } else { self.wakes(key.0, &key.1, before, now, memory) }
+            })
+            .collect()
+    }
+
+    pub fn graphtoken(&self) -> Option<GraphToken> {
+        let object = self.shown.get(&(Kind::GraphToken, "mail".to_owned()))?;
+        Some(GraphToken::deserialize(&**object).expect("it decodes"))
+    }
+
+    /// The credential, if its `GraphToken` is not there.
+    pub fn orphaned_credential(&self) -> Option<ObjectMeta> {
+        let credential = self.shown.get(&(Kind::Secret, CREDENTIAL.to_owned()))?;
+        self.graphtoken().is_none().then(|| metadata(credential).metadata)
+    }
+
+    fn wakes(
+        &self,
+        kind: Kind,
+        name: &str,
+        before: Option<&Value>,
+        now: Option<&Value>,
+        memory: &State,
+    ) -> Option<Woken> {
+        let mail = Key::new("ns", "mail");
+        match (kind, now) {
+            (Kind::Event, _) => None,
+            (Kind::GraphToken, None) => {
+                memory.forget(&mail);
+                Some(Woken::Credential)
+            }
+            (Kind::GraphToken, Some(now)) => {
+                // Own writes of the status wake nobody.
+                let fingerprint =
+                    |o: &Value| [o["metadata"]["uid"].clone(), o["metadata"]["generation"].clone()];
+                (before.map(fingerprint) != Some(fingerprint(now))).then_some(Woken::GraphToken)
+            }
+            (Kind::Secret, now) => {
+                let version = now.and_then(|now| now["metadata"]["resourceVersion"].as_str());
+                let own = version.is_some_and(|version| memory.is_own_write(&mail, version));
+                let refers = !memory.referrers(&Key::new("ns", name)).is_empty();
+                if refers && !own {
+                    return Some(Woken::GraphToken);
+                }
+                let orphan = now.is_some_and(|now| is_credential(&metadata(now).metadata))
+                    && !self.shown.contains_key(&(Kind::GraphToken, "mail".to_owned()));
+                orphan.then_some(Woken::Credential)
+            }
+        }
+    }
+
+    fn show(&mut self, objects: Snapshot) {
+        self.writer.apply_watcher_event(&Event::Init);
+        for object in objects.iter().filter(|((kind, _), _)| *kind == Kind::Secret).map(|(_, object)| object)
+        {
+            self.writer.apply_watcher_event(&Event::InitApply(metadata(object)));
+        }
+        self.writer.apply_watcher_event(&Event::InitDone);
+        self.shown = objects;
+    }
+}
+
+fn metadata(object: &Value) -> PartialObjectMeta<Secret> {
+    let metadata = ObjectMeta::deserialize(&object["metadata"]).expect("it is metadata");
+    ObjectMeta { managed_fields: None, ..metadata }.into_response_partial()
+}

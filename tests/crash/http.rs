@@ -1,0 +1,200 @@
+//! The faces of the world: the API server as a tower service, the provider on loopback. Each request is one call on the tape.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body as ProviderBody;
+use axum::extract::State as Shared;
+use axum::response::IntoResponse as _;
+use graphtoken::api::names::{KEY_PENDING, KEY_RECORD};
+use http::{Method, Request, Response, StatusCode, header};
+use kube::client::Body;
+use serde_json::{Map, Value, json};
+use tower::BoxError;
+
+use crate::idp::Reach;
+use crate::objects::{Kind, Refusal};
+use crate::state::State;
+use crate::tape::Broken;
+use crate::world::World;
+
+// === The API server ===
+
+/// A request, understood.
+struct Asked {
+    method: Method,
+    kind: Kind,
+    name: String,
+    subresource: Option<String>,
+    metadata_only: bool,
+    apply: bool,
+    manager: String,
+    body: Value,
+}
+
+/// A client of the world's API server.
+pub fn client(world: &Arc<World>) -> kube::Client {
+    let world = Arc::clone(world);
+    let service = tower::service_fn(move |request: Request<Body>| serve(Arc::clone(&world), request));
+    kube::Client::new(service, "ns")
+}
+
+async fn serve(world: Arc<World>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    let (parts, body) = request.into_parts();
+    let asked = Asked::read(&parts, &body.collect_bytes().await?);
+    let done = world.call(asked.describe(), |state| asked.act(state)).await;
+    Ok(match done {
+        Ok(Ok(object)) => answer(200, &asked.view(object)),
+        Ok(Err(Refusal { code, reason })) => answer(code, &failure(code, reason)),
+        Err(Broken::Refused) => answer(503, &failure(503, "ServiceUnavailable")),
+        Err(Broken::AnswerLost) => return Err(io::Error::from(io::ErrorKind::ConnectionReset).into()),
+    })
+}
+
+fn failure(code: u16, reason: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason, "reason": reason, "code": code})
+}
+
+fn answer(code: u16, body: &Value) -> Response<Body> {
+    let mut response = Response::new(Body::from(body.to_string().into_bytes()));
+    *response.status_mut() = StatusCode::from_u16(code).expect("a status");
+    response
+}
+
+impl Asked {
+    fn read(parts: &http::request::Parts, body: &[u8]) -> Self {
+        let path: Vec<&str> =
+            parts.uri.path().split('/').skip_while(|p| *p != "namespaces").skip(2).collect();
+        let (kind, rest) = match path.as_slice() {
+            ["secrets", rest @ ..] => (Kind::Secret, rest),
+            ["graphtokens", rest @ ..] => (Kind::GraphToken, rest),
+            ["events", rest @ ..] => (Kind::Event, rest),
+            other => unreachable!("the operator has asked for something new: {other:?}"),
+        };
+        let header = |name| parts.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let query: HashMap<String, String> =
+            url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes())
+                .into_owned()
+                .collect();
+        let body: Value = serde_json::from_slice(body).unwrap_or_default();
+        let named = body["metadata"]["name"].as_str().unwrap_or_default();
+        Self {
+            method: parts.method.clone(),
+            kind,
+            name: rest.first().map_or(named, |name| name).to_owned(),
+            subresource: rest.get(1).map(|sub| (*sub).to_owned()),
+            metadata_only: header(header::ACCEPT).contains("as=PartialObjectMetadata"),
+            apply: header(header::CONTENT_TYPE).contains("apply-patch"),
+            manager: query.get("fieldManager").cloned().unwrap_or_default(),
+            body,
+        }
+    }
+
+    fn act(&self, state: &mut State) -> Result<Value, Refusal> {
+        let (kind, name, objects) = (self.kind, self.name.as_str(), &mut state.objects);
+        let changes = objects.changes;
+        let done = match (&self.method, self.subresource.as_deref()) {
+            (&Method::GET, None) => objects.read(kind, name),
+            (&Method::POST, None) => objects.create(kind, name, self.body.clone(), &self.manager),
+            (&Method::PATCH, None) if self.apply => objects.apply(kind, name, &self.body, &self.manager),
+            (&Method::PATCH, None) => objects.merge(kind, name, &self.body, &self.manager),
+            (&Method::PATCH, Some("status")) if self.apply => objects.apply_status(kind, name, &self.body),
+            (&Method::DELETE, None) => objects.delete(kind, name, &self.body["preconditions"]),
+            other => unreachable!("the operator has done something new: {other:?}"),
+        };
+        if state.objects.changes > changes {
+            state.note(&(kind, self.name.clone()));
+        }
+        done
+    }
+
+    fn view(&self, object: Value) -> Value {
+        if !self.metadata_only {
+            return object;
+        }
+        json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": object["metadata"]})
+    }
+
+    /// As it stands on the tape.
+    fn describe(&self) -> String {
+        let plural = match self.kind {
+            Kind::Secret => "secrets",
+            Kind::GraphToken => "graphtokens",
+            // Their names are random.
+            Kind::Event => {
+                return format!("{} events {}", self.method, self.body["reason"].as_str().unwrap_or("-"));
+            }
+        };
+        let resource =
+            self.subresource.as_ref().map_or_else(|| plural.to_owned(), |sub| format!("{plural}/{sub}"));
+        let data = &self.body["data"];
+        let what = match self.method {
+            Method::GET if self.metadata_only => " (metadata)",
+            Method::GET | Method::DELETE => "",
+            _ if data[KEY_PENDING].is_string() => " (pending)",
+            _ if data[KEY_RECORD].is_string() => " (commit)",
+            _ if data.is_object() && self.apply => " (publish)",
+            _ if data.as_object().is_some_and(Map::is_empty) => " (take over)",
+            _ if data.is_object() => " (publish)",
+            _ if self.subresource.is_some() => "",
+            _ if self.body["metadata"]["managedFields"].is_array() => " (claim fields)",
+            _ => " (mark)",
+        };
+        format!("{} {resource} {}{what}", self.method, self.name)
+    }
+}
+
+// === The provider ===
+
+/// Serves the world's provider on the current runtime, and dies with it.
+pub async fn serve_provider(world: Arc<World>) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(world.listener.try_clone()?)?;
+    let routes = axum::Router::new().route("/token", axum::routing::post(token)).with_state(world);
+    axum::serve(listener, routes).await
+}
+
+async fn token(Shared(world): Shared<Arc<World>>, body: String) -> axum::response::Response {
+    let form: HashMap<String, String> = url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    let reach = {
+        let mut state = world.lock();
+        let now = state.now;
+        state.idp.attempts.push(now);
+        state.tape.moved();
+        state.idp.reach
+    };
+    match reach {
+        Reach::Up => {}
+        Reach::Broken => return broken(),
+        Reach::Silent => world.hold().await,
+    }
+    let grant = form.get("grant_type").map_or("-", String::as_str);
+    let done = world.call(format!("POST token {grant}"), |state| redeem(state, &form)).await;
+    let (code, body) = match done {
+        Ok(done) => done,
+        Err(Broken::Refused) => (503, json!({"error": "temporarily_unavailable"})),
+        Err(Broken::AnswerLost) => return broken(),
+    };
+    world.lock().tape.moved();
+    let code = StatusCode::from_u16(code).expect("a status");
+    // One connection a request: none must outlive the process, whose runtime it belongs to.
+    (code, [(header::CONNECTION, "close")], body.to_string()).into_response()
+}
+
+/// An answer that breaks off.
+fn broken() -> axum::response::Response {
+    let reset = Err::<Vec<u8>, _>(io::Error::from(io::ErrorKind::ConnectionReset));
+    ProviderBody::from_stream(futures::stream::iter([reset])).into_response()
+}
+
+fn redeem(state: &mut State, form: &HashMap<String, String>) -> (u16, Value) {
+    if let Some(sent) = form.get("refresh_token") {
+        let newer = state.stored.iter().find(|stored| state.idp.stems_from(stored, sent));
+        if let Some(newer) = newer {
+            let violation = format!("{sent} was sent though {newer}, which came of it, had been stored");
+            state.violations.push(violation);
+        }
+    }
+    let now = state.now;
+    state.idp.redeem(form, now)
+}

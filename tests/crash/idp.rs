@@ -1,0 +1,153 @@
+//! The identity provider: Entra's lenient rotation or a strict one, and a journal of what was sent to it. No IO here.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+/// What becomes of a refresh token that was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    /// It goes on working, as on Entra.
+    Lenient,
+    /// It worked once; a replay revokes all that stem from the same sign-in.
+    Strict,
+}
+
+/// How it is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    Up,
+    /// Connections break.
+    Broken,
+    /// Nothing is ever answered.
+    Silent,
+}
+
+#[derive(Debug, Clone)]
+struct RefreshToken {
+    family: u32,
+    spent: bool,
+    /// The one that it was issued for.
+    parent: Option<String>,
+}
+
+/// One request that was processed.
+#[derive(Debug, Clone)]
+#[expect(dead_code, reason = "all of it is shown where a test fails")]
+pub struct Exchange {
+    pub at: Timestamp,
+    sent: Option<String>,
+    issued: bool,
+}
+
+#[derive(Debug)]
+pub struct Idp {
+    pub rotation: Rotation,
+    pub reach: Reach,
+    pub life: Duration,
+    /// Every request, processed or not.
+    pub attempts: Vec<Timestamp>,
+    pub journal: Vec<Exchange>,
+    refresh_tokens: HashMap<String, RefreshToken>,
+    access_tokens: HashMap<String, Timestamp>,
+    revoked: Vec<u32>,
+    families: u32,
+    tokens: u32,
+}
+
+impl Idp {
+    pub fn new(rotation: Rotation) -> Self {
+        Self {
+            rotation,
+            reach: Reach::Up,
+            life: Duration::from_hours(1),
+            attempts: Vec::new(),
+            journal: Vec::new(),
+            refresh_tokens: HashMap::new(),
+            access_tokens: HashMap::new(),
+            revoked: Vec::new(),
+            families: 0,
+            tokens: 0,
+        }
+    }
+
+    /// A user signs in elsewhere: the refresh token that this leaves behind.
+    pub fn sign_in(&mut self) -> String {
+        self.families += 1;
+        self.mint(self.families, None)
+    }
+
+    /// Whether a refresh token would be taken now.
+    pub fn accepts(&self, token: &str) -> bool {
+        self.refresh_tokens.get(token).is_some_and(|t| {
+            let reusable = !t.spent || self.rotation == Rotation::Lenient;
+            reusable && !self.revoked.contains(&t.family)
+        })
+    }
+
+    /// When an access token that was issued here expires.
+    pub fn expiry(&self, access_token: &str) -> Option<Timestamp> {
+        self.access_tokens.get(access_token).copied()
+    }
+
+    /// Whether `later` came of `earlier` by one or more exchanges.
+    pub fn stems_from(&self, later: &str, earlier: &str) -> bool {
+        let mut token = later;
+        while let Some(parent) = self.refresh_tokens.get(token).and_then(|t| t.parent.as_deref()) {
+            if parent == earlier {
+                return true;
+            }
+            token = parent;
+        }
+        false
+    }
+
+    /// Processes one request.
+    pub fn redeem(&mut self, form: &HashMap<String, String>, now: Timestamp) -> (u16, Value) {
+        let sent = form.get("refresh_token").cloned();
+        let answer = match form.get("grant_type").map(String::as_str) {
+            Some("client_credentials") if form.contains_key("client_secret") => Some(None),
+            Some("refresh_token") => sent.as_deref().and_then(|token| self.rotate(token)).map(Some),
+            _ => None,
+        };
+        self.journal.push(Exchange { at: now, sent, issued: answer.is_some() });
+        let Some(refresh_token) = answer else {
+            return (400, json!({"error": "invalid_grant", "error_codes": [70_000]}));
+        };
+        self.tokens += 1;
+        let access_token = format!("at-{}", self.tokens);
+        let life = SignedDuration::try_from(self.life).expect("a token's life is short");
+        self.access_tokens.insert(access_token.clone(), now + life);
+        let mut body =
+            json!({"token_type": "Bearer", "expires_in": self.life.as_secs(), "access_token": access_token});
+        if let Some(refresh_token) = refresh_token {
+            body["refresh_token"] = json!(refresh_token);
+            body["client_info"] = json!(URL_SAFE_NO_PAD.encode(r#"{"uid":"the-user","utid":"the-tenant"}"#));
+        }
+        (200, body)
+    }
+
+    fn rotate(&mut self, token: &str) -> Option<String> {
+        let strict = self.rotation == Rotation::Strict;
+        let RefreshToken { family, spent, .. } = self.refresh_tokens.get(token)?.clone();
+        if strict && spent {
+            self.revoked.push(family);
+        }
+        if !self.accepts(token) {
+            return None;
+        }
+        self.refresh_tokens.get_mut(token)?.spent = true;
+        Some(self.mint(family, Some(token.to_owned())))
+    }
+
+    fn mint(&mut self, family: u32, parent: Option<String>) -> String {
+        self.tokens += 1;
+        let token = format!("rt-{}", self.tokens);
+        self.refresh_tokens.insert(token.clone(), RefreshToken { family, spent: false, parent });
+        token
+    }
+}

@@ -1,0 +1,247 @@
+//! What the operator is in the midst of when it is stopped.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::objects::Kind;
+use crate::state::State;
+use crate::world::Step;
+
+pub const CREDENTIAL: &str = "mail-graphtoken-credential";
+const SEED: &str = "seed";
+
+/// One row of the table.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// The objects at the beginning.
+    pub begin: fn(&mut State),
+    /// What happens once these have settled. None: the first issue is what is watched.
+    pub steps: &'static [Step],
+    /// What the operator asks of others meanwhile, in order.
+    pub calls: &'static [&'static str],
+}
+
+/// Long enough for a token of an hour to come due, at half of its life or a tenth of that earlier.
+const TILL_DUE: Step = Step { change: nothing, lasts: Duration::from_mins(31) };
+const QUIET: Step = Step { change: nothing, lasts: Duration::from_mins(1) };
+const NEW_SEED: Step = Step { change: put_new_seed, lasts: Duration::from_secs(10) };
+const TARGET_DELETED: Step = Step { change: delete_target, lasts: Duration::from_secs(10) };
+const OTHER_KEYS: Step = Step { change: ask_for_other_keys, lasts: Duration::from_secs(10) };
+const OTHER_TARGET: Step = Step { change: ask_for_another_target, lasts: Duration::from_secs(10) };
+const OTHER_SCOPES: Step = Step { change: ask_for_other_scopes, lasts: Duration::from_secs(10) };
+const DELETED: Step = Step { change: delete_graphtoken, lasts: Duration::from_secs(10) };
+const CREATED_AGAIN: Step = Step { change: create_delegated, lasts: Duration::from_secs(10) };
+
+pub const REFRESH_TOKEN_FIRST_ISSUE: Scenario = Scenario {
+    begin: delegated,
+    steps: &[],
+    calls: &[
+        "GET secrets seed",
+        "GET secrets mail-graphtoken-credential",
+        "GET secrets seed",
+        "POST secrets mail-graphtoken-credential (pending)",
+        "POST token refresh_token",
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "POST events SeedAdopted",
+        "POST secrets mail (publish)",
+        "POST events TokenValid",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const REFRESH_TOKEN_ROUTINE: Scenario = Scenario {
+    begin: delegated,
+    steps: &[TILL_DUE],
+    calls: &[
+        "GET secrets mail-graphtoken-credential",
+        "PATCH secrets mail-graphtoken-credential (pending)",
+        "POST token refresh_token",
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "PATCH secrets mail (publish)",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const REFRESH_TOKEN_NEW_SEED: Scenario = Scenario {
+    begin: delegated,
+    steps: &[QUIET, NEW_SEED],
+    calls: &[
+        "GET secrets seed",
+        "GET secrets mail-graphtoken-credential",
+        "GET secrets seed",
+        "PATCH secrets mail-graphtoken-credential (pending)",
+        "POST token refresh_token",
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "POST events SeedAdopted",
+        "PATCH secrets mail (publish)",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const REFRESH_TOKEN_TARGET_DELETED: Scenario = Scenario {
+    begin: delegated,
+    steps: &[QUIET, TARGET_DELETED],
+    calls: &[
+        "GET secrets mail-graphtoken-credential",
+        "POST secrets mail (publish)",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const REFRESH_TOKEN_CREATED_AGAIN: Scenario = Scenario {
+    begin: delegated,
+    steps: &[QUIET, DELETED, CREATED_AGAIN],
+    calls: &[
+        "GET graphtokens mail (metadata)",
+        "PATCH secrets mail-graphtoken-credential (mark)",
+        "GET graphtokens mail (metadata)",
+        "GET secrets mail-graphtoken-credential",
+        "GET graphtokens mail (metadata)",
+        "PATCH secrets mail-graphtoken-credential (take over)",
+        "GET secrets seed",
+        "GET secrets mail-graphtoken-credential",
+        "POST secrets mail (publish)",
+        "POST events TokenValid",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const REFRESH_TOKEN_OTHER_KEYS: Scenario = Scenario {
+    begin: delegated,
+    steps: &[QUIET, OTHER_KEYS],
+    calls: &[
+        "GET secrets mail-graphtoken-credential",
+        "GET secrets mail (metadata)",
+        "PATCH secrets mail (claim fields)",
+        "PATCH secrets mail (publish)",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const REFRESH_TOKEN_OTHER_TARGET: Scenario = Scenario {
+    begin: delegated,
+    steps: &[QUIET, OTHER_TARGET],
+    calls: &[
+        "GET secrets mail-graphtoken-credential",
+        "POST secrets post (publish)",
+        "DELETE secrets mail",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const REFRESH_TOKEN_OTHER_SCOPES: Scenario = Scenario {
+    begin: delegated,
+    steps: &[QUIET, OTHER_SCOPES],
+    calls: &[
+        "GET secrets mail-graphtoken-credential",
+        "PATCH secrets mail-graphtoken-credential (pending)",
+        "POST token refresh_token",
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "PATCH secrets mail (publish)",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const CLIENT_CREDENTIALS_FIRST_ISSUE: Scenario = Scenario {
+    begin: app_only,
+    steps: &[],
+    calls: &[
+        "GET secrets client",
+        "POST token client_credentials",
+        "POST secrets mail (publish)",
+        "POST events TokenValid",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const CLIENT_CREDENTIALS_ROUTINE: Scenario = Scenario {
+    begin: app_only,
+    steps: &[TILL_DUE],
+    calls: &[
+        "POST token client_credentials",
+        "PATCH secrets mail (publish)",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const CLIENT_CREDENTIALS_TARGET_DELETED: Scenario = Scenario {
+    begin: app_only,
+    steps: &[QUIET, TARGET_DELETED],
+    calls: &["POST token client_credentials", "POST secrets mail (publish)", "PATCH graphtokens/status mail"],
+};
+
+fn nothing(_: &mut State) {}
+
+pub fn delegated(state: &mut State) {
+    let seed = state.idp.sign_in();
+    let secret = json!({"metadata": {}, "type": "Opaque", "data": {"token": STANDARD.encode(seed)}});
+    state.objects.create(Kind::Secret, SEED, secret, "kubectl").expect("it is new");
+    create_delegated(state);
+}
+
+pub fn create_delegated(state: &mut State) {
+    create(
+        state,
+        &json!({
+            "grant": {"refreshToken": {"secretRef": {"name": SEED, "key": "token"}}},
+            "scopes": ["Mail.Read"],
+        }),
+    );
+}
+
+pub fn app_only(state: &mut State) {
+    let secret = json!({"metadata": {}, "type": "Opaque", "data": {"secret": STANDARD.encode("s3cret")}});
+    state.objects.create(Kind::Secret, "client", secret, "kubectl").expect("it is new");
+    let proof = json!({"secretRef": {"name": "client", "key": "secret"}});
+    create(state, &json!({"grant": {"clientCredentials": {}}, "clientAuth": proof}));
+}
+
+fn create(state: &mut State, more: &Value) {
+    let mut spec = json!({
+        "tenant": "contoso.example",
+        "clientId": "the-client",
+        "endpoints": {"token": state.token_url},
+    });
+    for (key, value) in more.as_object().into_iter().flatten() {
+        spec[key] = value.clone();
+    }
+    let object =
+        json!({"apiVersion": "graphtoken.io/v1alpha1", "kind": "GraphToken", "metadata": {}, "spec": spec});
+    state.objects.create(Kind::GraphToken, "mail", object, "kubectl").expect("it is new");
+}
+
+fn put_new_seed(state: &mut State) {
+    let seed = STANDARD.encode(state.idp.sign_in());
+    state.objects.edit(Kind::Secret, SEED, |secret| secret["data"]["token"] = json!(seed));
+}
+
+pub fn edit_spec(state: &mut State, field: &str, value: &Value) {
+    state.objects.edit(Kind::GraphToken, "mail", |object| {
+        object["spec"][field] = value.clone();
+        let generation = object["metadata"]["generation"].as_i64().expect("it has one");
+        object["metadata"]["generation"] = json!(generation + 1);
+    });
+}
+
+fn ask_for_other_keys(state: &mut State) {
+    edit_spec(state, "target", &json!({"data": [{"key": "token", "format": "AccessToken"}]}));
+}
+
+fn ask_for_another_target(state: &mut State) {
+    edit_spec(state, "target", &json!({"secretName": "post"}));
+}
+
+fn ask_for_other_scopes(state: &mut State) {
+    edit_spec(state, "scopes", &json!(["Files.Read"]));
+}
+
+fn delete_target(state: &mut State) {
+    state.objects.delete(Kind::Secret, "mail", &Value::Null).expect("it is there");
+}
+
+fn delete_graphtoken(state: &mut State) {
+    state.objects.delete(Kind::GraphToken, "mail", &Value::Null).expect("it is there");
+}
