@@ -19,6 +19,10 @@ cluster-up: ## a real local control plane; use: eval "$(make cluster-up | tail -
 cluster-down: ## end this checkout's cluster and remove .cluster/
 	@hack/cluster/down.sh
 
+.PHONY: demo
+demo: ## the main job, start to finish, on an embedded default; KEEP=1 leaves it running
+	@hack/demo/run.sh
+
 .PHONY: build
 build: ## target/release/graphtoken
 	@cargo build --locked --release -p graphtoken

@@ -25,12 +25,14 @@ close_inherited() {
 
 # begin RECORD LOG COMMAND...: starts a service. It survives the terminal, and the script if that lets it.
 begin() {
-  local record=$1 log=$2 i
+  local record=$1 log=$2 pid i
   shift 2
   (
     trap '' HUP
     close_inherited
-    printf '%s %s\n' "$BASHPID" "$(process_start "$BASHPID")" >"$record.new" && mv -- "$record.new" "$record" || exit 1
+    pid=$BASHPID # inside $( ) it would be another one
+    if ! printf '%s %s\n' "$pid" "$(process_start "$pid")" >"$record.new"; then exit 1; fi
+    mv -- "$record.new" "$record" || exit 1
     exec setsid "$@"
   ) </dev/null >"$log" 2>&1 &
   for ((i = 0; i < 500; i++)); do

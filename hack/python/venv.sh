@@ -20,10 +20,12 @@ die() {
 }
 
 check_python() {
-  command -v "$PYTHON" >/dev/null || die "$PYTHON is not installed." "Install Python 3.11.5 or newer, or name one: PYTHON=python3.12"
+  command -v "$PYTHON" >/dev/null ||
+    die "$PYTHON is not installed." "Install Python 3.11.5 or newer, or name one: PYTHON=python3.12"
   # The newest that a listed package asks for (soupsieve).
   "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' ||
-    die "$PYTHON is $("$PYTHON" --version 2>&1 || true); 3.11.5 or newer is needed." "Install one, or name it: PYTHON=python3.12"
+    die "$PYTHON is $("$PYTHON" --version 2>&1 || true); 3.11.5 or newer is needed." \
+      "Install one, or name it: PYTHON=python3.12"
   "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null ||
     die "$PYTHON has no venv." "Install it (Debian, Ubuntu: package python3-venv)."
 }
@@ -39,8 +41,9 @@ install() {
   "$PYTHON" -m venv -- "$1"
   "$1/bin/python" -m pip install --quiet --no-input --disable-pip-version-check --requirement "$REQUIREMENTS" >&2 ||
     die "pip could not install tests/clients/requirements.txt: see above." \
-      "It reads the package index once. Behind a proxy set HTTPS_PROXY; for an index of your own set PIP_INDEX_URL or pip.conf."
-  "$1/bin/python" -I -c 'import O365, msal' || die "What pip installed cannot be imported: see above." "Try another interpreter: PYTHON=python3.12"
+      "It needs a package index, once: see HTTPS_PROXY, and PIP_INDEX_URL or pip.conf for one of your own."
+  "$1/bin/python" -I -c 'import O365, msal' ||
+    die "What pip installed cannot be imported: see above." "Try another interpreter: PYTHON=python3.12"
   local file
   while IFS= read -r file; do
     sed -i "s|$1|$VENV|g" "$file"

@@ -48,6 +48,7 @@ scripts() {
   mapfile -t found < <(git ls-files -co --exclude-standard -- '*.sh' .ci/run)
   shellcheck -x "${found[@]}"
 }
+lost() { cargo test --locked --test crash --test model; }
 simulator() { cargo test --locked --quiet -p entra-simulator; }
 oidc() { (cd tests/providers/oidc && npm ci --silent && node --test --test-reporter=dot); }
 cluster() {
@@ -70,6 +71,7 @@ step docs docs
 step scripts scripts
 step deny hack/test/deny.sh
 step simulator simulator
+step lost lost
 step oidc oidc
 step venv hack/python/venv.sh
 step cluster cluster
