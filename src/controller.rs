@@ -12,6 +12,7 @@ use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, controller};
 use kube::{Api, Resource as _, ResourceExt as _};
@@ -35,6 +36,26 @@ pub type GraphTokenStore = Store<Guarded>;
 
 /// After an error that is not the provider's.
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
+/// The longest pause before a broken watch is taken up again.
+const MAX_WATCH_PAUSE: Duration = Duration::from_secs(5);
+
+/// kube's own, which grows to a minute: for so long an operator would be blind when its API server is back after an outage.
+#[derive(Default)]
+struct WatchBackoff(watcher::DefaultBackoff);
+
+impl Iterator for WatchBackoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(MAX_WATCH_PAUSE))
+    }
+}
+
+impl Backoff for WatchBackoff {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
 
 /// The caches of a term of leadership.
 #[derive(Clone, Default)]
@@ -232,7 +253,7 @@ fn graphtoken_events(
 ) -> impl Stream<Item = Result<Guarded, watcher::Error>> + Send {
     let graphtokens = writer.as_reader();
     watcher(api, watcher::Config::default())
-        .default_backoff()
+        .backoff(WatchBackoff::default())
         .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
         .inspect(move |event| match event {
@@ -254,6 +275,8 @@ fn graphtoken_events(
             },
             PredicateConfig::default(),
         )
+        // They are logged and waited for; a Controller would wait once more, by a back-off of its own.
+        .filter(|seen| std::future::ready(seen.is_ok()))
 }
 
 fn fingerprint(value: &impl std::hash::Hash) -> u64 {
@@ -280,7 +303,7 @@ async fn watch_secrets(
 ) {
     let secrets = writer.as_reader();
     let events = watcher(api, watcher::Config::default())
-        .default_backoff()
+        .backoff(WatchBackoff::default())
         .modify(|object| {
             object.metadata.managed_fields = None;
             if let Some(annotations) = &mut object.metadata.annotations {

@@ -183,9 +183,7 @@ fn ready<'a>(
 ) -> Says<'a> {
     let says =
         |status, reason, message: Cow<'a, str>| Says { type_: ConditionType::Ready, status, reason, message };
-    if let Some(problem) = failure.filter(|problem| problem.reason == Reason::TargetConflict) {
-        return says(ConditionStatus::False, problem.reason, problem.message.as_str().into());
-    }
+    // A target that is not ours serves nothing.
     let ours = observed.served().filter(|token| token.issued_for == desired.issued_for);
     match (ours, failure) {
         (Some(token), _) if token.expires_at > now => says(

@@ -11,6 +11,7 @@ RUN=$DEMO/run FAILED=$DEMO/failed
 NAMESPACE=graphtoken-demo NAME=mail-etl
 LABEL=app.kubernetes.io/managed-by=graphtoken-make-demo
 CRD=graphtokens.graphtoken.io
+PYTHON=${PYTHON:-python3}
 SAY_NAME=demo
 READ_LOG="Read the operator's log: its end is below, all of it in .demo/failed/operator.log"
 

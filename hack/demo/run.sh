@@ -2,8 +2,8 @@
 # The main job of the operator, start to finish, on this machine alone: a real control plane, a simulator in the place
 # of Microsoft Entra ID and Graph, and the operator as a local process. A token appears in a Secret, is refreshed three
 # times, survives the Secret's deletion, and is used by the real python-o365. Then all that was made is removed.
-# Heeds: KEEP=1 (leave it running, and say how to look around and how to end it), NO_COLOR, CARGO_TARGET_DIR,
-# DEMO_REFRESHES (3; how many to wait for), and what hack/cluster/up.sh and hack/python/venv.sh heed.
+# Heeds: KEEP=1 (leave it running, and say how to look around and how to end it), DEMO_REFRESHES (3; how many to wait
+# for), NO_COLOR, cargo's own settings, and what hack/cluster/up.sh and hack/python/venv.sh heed.
 
 set -Eeuo pipefail
 # shellcheck source-path=SCRIPTDIR source=lib.sh
@@ -49,6 +49,7 @@ on_exit() {
   trap '' "${SIGNALS[@]}" # whoever presses Ctrl-C again would leave half of it behind
   trap - EXIT ERR
   set +e
+  exec 1>&"$OUT" 2>&"$ERR" # a signal may have come where they were redirected
   if [[ -n $KEPT ]]; then exit 0; fi
   if ((status != 0)) && [[ -z $WHY ]]; then
     if [[ $status =~ ^(129|130|141|143)$ ]]; then
@@ -77,7 +78,7 @@ now_ms() { date +%s%3N; }
 # seconds MILLISECONDS: for people.
 seconds() { printf '%d.%d s' $(($1 / 1000)) $(($1 % 1000 / 100)); }
 # member NAME: of the JSON object on stdin.
-member() { python3 -I -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
+member() { "$PYTHON" -I -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
 k() { kubectl --namespace "$NAMESPACE" --request-timeout=10s "$@"; }
 loopback() { curl -sf --noproxy '*' --max-time 5 "$@"; }
 
@@ -99,6 +100,7 @@ services_live() {
 
 # ---- start to finish -------------------------------------------------------------------------------------------------
 
+exec {OUT}>&1 {ERR}>&2
 trap 'FAILED_AT="${BASH_SOURCE[0]##*/} line $LINENO: $BASH_COMMAND"' ERR
 trap on_exit EXIT
 for signal in "${SIGNALS[@]}"; do

@@ -14,8 +14,7 @@ check_prerequisites() {
     'sha256sum|coreutils' 'base64|coreutils' 'date|coreutils'; do
     command -v "${entry%%|*}" >/dev/null || missing+=("Install ${entry#*|}: there is no ${entry%%|*}.")
   done
-  # python3 is what else the demo uses it by.
-  if ! python=$(PYTHON=python3 hack/python/venv.sh --check 2>&1); then
+  if ! python=$(hack/python/venv.sh --check 2>&1); then
     missing+=("$(sed -n 's/^venv: error: //p' <<<"$python") $(sed -n 's/^venv:   next: //p' <<<"$python")")
   fi
   ((${#missing[@]} == 0)) || die "The demo needs what this machine does not have." "${missing[@]}"

@@ -5,7 +5,7 @@
 # token_requests: how many the simulator has been sent so far, of whatever outcome.
 token_requests() {
   loopback "$SIMULATOR/_sim/journal?token_from=1000000000&graph_from=1000000000" |
-    python3 -I -c 'import json, sys; print(sum(sum(grant.values()) for grant in json.load(sys.stdin)["counts"].values()))'
+    "$PYTHON" -I -c 'import json, sys; print(sum(sum(g.values()) for g in json.load(sys.stdin)["counts"].values()))'
 }
 
 apply_graphtoken() {
@@ -38,7 +38,7 @@ delete_secret() {
     die "The Secret came back with another token: $FINGERPRINT, not $fingerprint." "$READ_LOG"
   [[ $(token_requests) == "$requests" ]] ||
     die "The simulator was asked for a token: $(token_requests) requests, not $requests." "$READ_LOG"
-  ok "it came back within $BACK, with the same token; the simulator was asked nothing (still $requests token requests)"
+  ok "it came back within $BACK, with the same token; the simulator was asked nothing (token requests: still $requests)"
 }
 
 use_token() {

@@ -53,8 +53,8 @@ watch_refreshes() {
   until ((count > REFRESHES)); do
     services_live || die "The operator or the simulator has ended." "$READ_LOG"
     ((SECONDS < deadline)) || die "After $patience s refreshCount is $count, not $((REFRESHES + 1))." "$READ_LOG"
-    if look && is_settled && [[ "$READY|$COUNT|$SECRET_VERSION" != "$shown" ]]; then
-      shown="$READY|$COUNT|$SECRET_VERSION"
+    if look && is_settled && [[ "$READY|$STALLED|$COUNT|$SECRET_VERSION" != "$shown" ]]; then
+      shown="$READY|$STALLED|$COUNT|$SECRET_VERSION"
       row
       [[ -z $STALLED ]] || die "The GraphToken says that a person must act: $STALLED." "See the condition Stalled below."
       [[ -z $FIRST_MS || $READY == True ]] || die "READY was True and is ${READY:-gone} now." "$READ_LOG"

@@ -35,8 +35,12 @@ begin() {
     mv -- "$record.new" "$record" || exit 1
     exec setsid "$@"
   ) </dev/null >"$log" 2>&1 &
+  pid=$!
   for ((i = 0; i < 500; i++)); do
-    [[ ! -e $record ]] || return 0
+    if [[ -e $record ]]; then
+      disown "$pid" # known by its record from here on; bash is not to comment on its end
+      return 0
+    fi
     sleep 0.01
   done
   return 1
@@ -78,7 +82,7 @@ end_recorded() {
   rm -f -- "$1"
 }
 
-# end_jobs SECONDS: whatever this shell has started in the background and that still runs, recorded or not.
+# end_jobs SECONDS: whatever this shell has started in the background, has no record, and still runs.
 end_jobs() {
   local pid
   for pid in $(jobs -pr); do end_group "$pid" "$1"; done

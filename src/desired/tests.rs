@@ -43,7 +43,7 @@ fn defaults_are_what_the_contract_says() {
     assert_eq!(desired.target.secret_name, "mail");
     assert_eq!(desired.target.deletion_policy, DeletionPolicy::Delete);
     assert_eq!(desired.target.data, default_data());
-    assert_eq!(desired.credential_retention.get(), Ok(Duration::from_secs(168 * 3600)));
+    assert_eq!(desired.credential_retention.get(), Ok(Duration::from_hours(168)));
     assert!(!desired.suspend);
 }
 

@@ -1,6 +1,7 @@
 //! What the plan promises, by behaviour.
 
 mod backoff;
+mod clock;
 mod due;
 mod exchange;
 pub(crate) mod properties;

@@ -8,9 +8,15 @@
 mod harness;
 
 mod chain;
+mod chaos;
+mod chaos_ledger;
 mod converged;
 mod cost;
 mod leaders;
+mod lost_answers;
+mod lost_owners;
+mod lost_rights;
+mod lost_secrets;
 mod mistakes;
 mod schedule;
 mod secrets;

@@ -37,7 +37,7 @@ const NAP: Duration = Duration::from_secs(1);
 /// Beats of the real clock without a move after which the process is asleep.
 const QUIET_BEATS: usize = 5;
 /// More reconciles in one life are a loop.
-const MAX_LOOKS: usize = 3_000;
+const MAX_LOOKS: usize = 300;
 
 static METRONOME: LazyLock<watch::Receiver<()>> = LazyLock::new(|| {
     let (beat, beats) = watch::channel(());

@@ -19,7 +19,7 @@ const CHANGES: &[Change] = &[
     |w| w.spec["refresh"] = json!({"renewBefore": "59m"}),
     |w| {
         w.spec["target"] =
-            json!({"data": [{"key": "t", "format": "AccessToken"}], "deletionPolicy": "Retain"})
+            json!({"data": [{"key": "t", "format": "AccessToken"}], "deletionPolicy": "Retain"});
     },
     World::request,
     World::new_seed,

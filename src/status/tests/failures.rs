@@ -11,7 +11,7 @@ fn throttled() -> Failure {
         codes: vec![50196],
         correlation_id: Some("provider-correlation".into()),
         trace_id: Some("provider-trace".into()),
-        retry_after: Some(Duration::from_secs(60)),
+        retry_after: Some(Duration::from_mins(1)),
         message: "wait".into(),
         ..Failure::of(Reason::Throttled)
     }

@@ -1,6 +1,6 @@
 //! The way to the API server, and the CRDs on it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -56,7 +56,8 @@ fn candidates() -> Vec<PathBuf> {
     candidates
 }
 
-async fn reach(kubeconfig: &PathBuf) -> Result<Client, String> {
+/// A client of the cluster that a kubeconfig names, if it answers.
+pub async fn reach(kubeconfig: &Path) -> Result<Client, String> {
     let read = Kubeconfig::read_from(kubeconfig).map_err(|e| e.to_string())?;
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(read, &options).await.map_err(|e| e.to_string())?;
@@ -72,7 +73,8 @@ async fn reach(kubeconfig: &PathBuf) -> Result<Client, String> {
     Ok(client)
 }
 
-async fn apply_crds(client: &Client) {
+/// Installs the CRDs, and waits until they are known.
+pub async fn apply_crds(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let mut files: Vec<_> =
         std::fs::read_dir(repository().join("crds")).unwrap().map(|entry| entry.unwrap().path()).collect();

@@ -21,6 +21,7 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     flags: Vec<String>,
+    kubeconfig: Option<PathBuf>,
 }
 
 impl Options {
@@ -28,6 +29,13 @@ impl Options {
     #[must_use]
     pub fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.to_owned());
+        self
+    }
+
+    /// As whoever this kubeconfig names, instead of the test's own user.
+    #[must_use]
+    pub fn kubeconfig(mut self, kubeconfig: &Path) -> Self {
+        self.kubeconfig = Some(kubeconfig.to_owned());
         self
     }
 }
@@ -57,7 +65,7 @@ impl Operator {
             .args(["--allow-http-endpoints", "--allowed-endpoint-host", "127.0.0.1"])
             .args(&options.flags)
             .env_clear()
-            .env("KUBECONFIG", kubeconfig)
+            .env("KUBECONFIG", options.kubeconfig.as_deref().unwrap_or(kubeconfig))
             .env("RUST_LOG", "trace")
             .stdin(Stdio::null())
             .stdout(Stdio::null())

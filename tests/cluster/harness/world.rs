@@ -47,7 +47,12 @@ pub struct World {
 impl World {
     /// Runs a test in a world of its own, and afterwards looks for secrets that got out. `topic` names namespace and logs.
     pub async fn run(topic: &'static str, test: impl AsyncFnOnce(&Self)) {
-        let world = Self::new(topic).await;
+        Self::run_on(Cluster::connect().await, topic, test).await;
+    }
+
+    /// As [`World::run`], on a cluster of the test's choice.
+    pub async fn run_on(cluster: Cluster, topic: &'static str, test: impl AsyncFnOnce(&Self)) {
+        let world = Self::new(cluster, topic).await;
         let outcome = AssertUnwindSafe(test(&world)).catch_unwind().await;
         let checks = AssertUnwindSafe(world.checks(outcome.is_ok())).catch_unwind().await;
         let failure = outcome.err().or(checks.err());
@@ -60,8 +65,7 @@ impl World {
         }
     }
 
-    async fn new(topic: &'static str) -> Self {
-        let cluster = Cluster::connect().await;
+    async fn new(cluster: Cluster, topic: &'static str) -> Self {
         let api: Api<Namespace> = Api::all(cluster.client.clone());
         let metadata = ObjectMeta { generate_name: Some(format!("test-{topic}-")), ..ObjectMeta::default() };
         let namespace = Namespace { metadata, ..Namespace::default() };
