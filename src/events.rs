@@ -5,7 +5,7 @@ use kube::Resource as _;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use crate::api::names::MANAGER;
-use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason};
+use crate::api::{ConditionType, GraphToken, GraphTokenStatus, Reason};
 use crate::observed::Identity;
 
 /// The API server takes notes of at most this many bytes.
@@ -89,8 +89,8 @@ fn changes<'a>(
     let mut events: Vec<(EventType, &'static str, &str)> = Vec::new();
     for type_ in [ConditionType::Stalled, ConditionType::Refreshed, ConditionType::Ready] {
         let Some(now) = after.condition(type_) else { continue };
-        let same_failure = codes(before, now.reason) == codes(after, now.reason) || !is_bad(now);
-        if reason(before, type_) == Some(now.reason) && same_failure {
+        let same_codes = codes(before, now.reason) == codes(after, now.reason);
+        if reason(before, type_) == Some(now.reason) && same_codes {
             continue;
         }
         let event = match now.reason {
@@ -106,13 +106,6 @@ fn changes<'a>(
         }
     }
     events
-}
-
-fn is_bad(condition: &Condition) -> bool {
-    match condition.type_ {
-        ConditionType::Stalled => condition.status == ConditionStatus::True,
-        _ => condition.status == ConditionStatus::False,
-    }
 }
 
 #[cfg(test)]

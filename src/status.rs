@@ -7,7 +7,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use crate::api::names::{GROUP, MANAGER, VERSION};
+use crate::api::names::MANAGER;
 use crate::api::status::{AccountStatus, LastFailure, TargetVersion};
 use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason, Time};
 use crate::desired::{Desired, SpecError};
@@ -248,21 +248,29 @@ fn stamped(says: Vec<Says<'_>>, before: &[Condition], generation: i64, now: Time
 }
 
 /// Writes a status; returns the resourceVersion it got. The UID keeps it off a `GraphToken` that took the name meanwhile.
+///
+/// A JSON patch, because server-side apply to the status of a custom resource does not heed `metadata.uid` (measured on 1.37).
+/// The operator owns all of the status, so replacing it whole takes nothing from anybody.
 pub async fn write(
     client: &kube::Client,
     identity: &Identity,
     status: &GraphTokenStatus,
 ) -> Result<String, StoreError> {
     let api: Api<GraphToken> = Api::namespaced(client.clone(), &identity.namespace);
-    let patch = json!({
-        "apiVersion": format!("{GROUP}/{VERSION}"),
-        "kind": "GraphToken",
-        "metadata": {"name": identity.name, "uid": identity.uid},
-        "status": status,
-    });
-    let params = PatchParams::apply(MANAGER).force();
-    let written = api.patch_status(&identity.name, &params, &Patch::Apply(&patch)).await?;
-    Ok(written.metadata.resource_version.unwrap_or_default())
+    let patch = json!([
+        {"op": "test", "path": "/metadata/uid", "value": identity.uid},
+        {"op": "add", "path": "/status", "value": status},
+    ]);
+    let Ok(patch) = serde_json::from_value(patch) else {
+        return Err(StoreError::Refused("the status does not make a patch".to_owned()));
+    };
+    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+    match api.patch_status(&identity.name, &params, &Patch::Json::<()>(patch)).await {
+        Ok(written) => Ok(written.metadata.resource_version.unwrap_or_default()),
+        // The test failed: this name is another GraphToken's now.
+        Err(kube::Error::Api(refused)) if refused.code == 422 => Err(StoreError::Gone),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]

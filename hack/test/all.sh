@@ -64,6 +64,9 @@ cluster() {
   )
 }
 
+# Stops an API server and an etcd for a minute: its own.
+outage() { RUST_TEST_THREADS=10 cargo test --locked --test outage; }
+
 step prerequisites hack/test/prerequisites.sh
 step check make -s check
 step pure pure
@@ -75,5 +78,6 @@ step lost lost
 step oidc oidc
 step venv hack/python/venv.sh
 step cluster cluster
+step outage outage
 step binaries tests/hack/cluster_binaries_test.sh
 step demo tests/demo_test.sh

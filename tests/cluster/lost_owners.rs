@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use entra_simulator::{Action, CLIENT_ID, Config, Fault, Journal, Outcome, Rotation, digest};
+use graphtoken::api::GraphTokenStatus;
+use graphtoken::observed::Identity;
+use graphtoken::status::write;
+use graphtoken::store::StoreError;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::Api;
 use kube::api::{DeleteParams, DynamicObject, ObjectMeta, PostParams};
@@ -148,4 +152,30 @@ async fn a_namespace_that_goes_in_mid_exchange_troubles_no_other() {
 
 fn reconciles(metrics: &crate::harness::operator::Metrics) -> u64 {
     metrics.sum("graphtoken_reconcile_duration_seconds_count", &[])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_never_reaches_another_graphtoken_of_the_same_name() {
+    World::run("status-uid", async |world| {
+        let issuer = Issuer {
+            tenant: "t.example".into(),
+            client_id: "c".into(),
+            token_url: "https://x.example/".into(),
+        };
+        let gt = world.create(&delegated("mail", &issuer, "seed")).await;
+        let living = Identity {
+            namespace: world.namespace.clone(),
+            name: "mail".to_owned(),
+            uid: gt.uid().to_owned(),
+            generation: 1,
+        };
+        let dead = Identity { uid: "00000000-0000-0000-0000-000000000000".to_owned(), ..living.clone() };
+        let status = GraphTokenStatus { refresh_count: 7, ..GraphTokenStatus::default() };
+        let client = &world.cluster.client;
+        assert_eq!(write(client, &dead, &status).await, Err(StoreError::Gone));
+        assert_eq!(world.graphtoken("mail").await.refresh_count(), 0);
+        write(client, &living, &status).await.unwrap();
+        assert_eq!(world.graphtoken("mail").await.refresh_count(), 7);
+    })
+    .await;
 }

@@ -99,7 +99,7 @@ impl Asked {
             (&Method::POST, None) => objects.create(kind, name, self.body.clone(), &self.manager),
             (&Method::PATCH, None) if self.apply => objects.apply(kind, name, &self.body, &self.manager),
             (&Method::PATCH, None) => objects.merge(kind, name, &self.body, &self.manager),
-            (&Method::PATCH, Some("status")) if self.apply => objects.apply_status(kind, name, &self.body),
+            (&Method::PATCH, Some("status")) => objects.replace_status(kind, name, &self.body),
             (&Method::DELETE, None) => objects.delete(kind, name, &self.body["preconditions"]),
             other => unreachable!("the operator has done something new: {other:?}"),
         };

@@ -122,13 +122,14 @@ impl Objects {
         Ok(self.put((kind, name.to_owned()), after))
     }
 
-    /// The status subresource: its one manager owns all of it, so that it is replaced whole.
-    pub fn apply_status(&mut self, kind: Kind, name: &str, patch: &Value) -> Result<Value, Refusal> {
-        let mut object = self.preconditions(kind, name, &patch["metadata"])?.clone();
-        if object["status"] == patch["status"] {
+    /// The status subresource: a JSON patch that tests the UID and replaces the status whole.
+    pub fn replace_status(&mut self, kind: Kind, name: &str, patch: &Value) -> Result<Value, Refusal> {
+        assert_eq!((&patch[0]["path"], &patch[1]["path"]), (&"/metadata/uid".into(), &"/status".into()));
+        let mut object = self.preconditions(kind, name, &json!({"uid": patch[0]["value"]}))?.clone();
+        if object["status"] == patch[1]["value"] {
             return Ok(object);
         }
-        object["status"] = patch["status"].clone();
+        object["status"] = patch[1]["value"].clone();
         Ok(self.put((kind, name.to_owned()), object))
     }
 
