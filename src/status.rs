@@ -1,4 +1,4 @@
-//! Observed + plan → status. [`project`] is pure; [`write`] writes what has changed and nothing else.
+//! Observed + plan → status. [`project`] is pure; [`write()`] writes what has changed and nothing else.
 
 use std::borrow::Cow;
 
