@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Clock;
+use crate::device::DeviceFlow;
 
 /// The default tenant's GUID.
 pub const TENANT_ID: &str = "aaaabbbb-0000-cccc-1111-dddd2222eeee";
@@ -40,6 +41,8 @@ pub struct Config {
     pub numbers_as_strings: bool,
     /// What becomes of a refresh token that was used.
     pub rotation: Rotation,
+    /// How signing in by device code goes.
+    pub device: DeviceFlow,
     /// The time.
     pub clock: Clock,
 }
@@ -103,6 +106,7 @@ impl Default for Config {
             refresh_token_lifetime: Duration::from_hours(90 * 24),
             numbers_as_strings: false,
             rotation: Rotation::default(),
+            device: DeviceFlow::default(),
             clock: Clock::system(),
         }
     }

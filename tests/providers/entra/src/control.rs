@@ -40,6 +40,8 @@ pub enum Unknown {
     User,
     /// No such token.
     Token,
+    /// No such device code in flight.
+    DeviceCode,
 }
 
 /// What is known of an access token.
@@ -79,7 +81,7 @@ impl Control {
         result
     }
 
-    fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.shared.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -306,6 +308,7 @@ impl fmt::Display for Unknown {
             Self::Client => "unknown client",
             Self::User => "unknown user",
             Self::Token => "unknown token",
+            Self::DeviceCode => "unknown device code",
         })
     }
 }

@@ -1,5 +1,7 @@
 //! The controls over HTTP, for scripts. The crate's documentation lists them.
 
+mod device;
+
 use std::time::Duration;
 
 use axum::Router;
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 use crate::answer::Processed;
 use crate::config::{Client, Rotation, User};
 use crate::control::{Control, Unknown};
+use crate::device::DevicePolicy;
 use crate::fault::Fault;
 use crate::random::digest;
 
@@ -30,6 +33,7 @@ pub(crate) fn routes() -> Router<Control> {
         .route("/faults", post(queue_fault).get(pending_faults).delete(clear_faults))
         .route("/clock/advance", post(advance))
         .route("/journal", get(journal))
+        .merge(device::routes())
 }
 
 #[derive(Deserialize)]
@@ -61,6 +65,11 @@ struct Settings {
     refresh_in_seconds: Option<u64>,
     numbers_as_strings: Option<bool>,
     rotation: Option<Rotation>,
+    device_lifetime_seconds: Option<u64>,
+    /// 0: none is answered.
+    device_interval_seconds: Option<u64>,
+    device_slow_down: Option<bool>,
+    device_policy: Option<DevicePolicy>,
 }
 
 #[derive(Deserialize)]
@@ -75,12 +84,15 @@ struct Advance {
     seconds: u64,
 }
 
+/// Where to begin.
 #[derive(Deserialize)]
 struct Window {
-    #[serde(default)]
-    token_from: usize,
-    #[serde(default)]
-    graph_from: usize,
+    #[serde(default, rename = "token_from")]
+    token: usize,
+    #[serde(default, rename = "device_from")]
+    device: usize,
+    #[serde(default, rename = "graph_from")]
+    graph: usize,
 }
 
 async fn mint(Shared(control): Shared<Control>, body: Bytes) -> Response {
@@ -134,6 +146,18 @@ async fn settings(Shared(control): Shared<Control>, body: Bytes) -> Response {
         if let Some(rotation) = settings.rotation {
             control.set_rotation(rotation);
         }
+        if let Some(seconds) = settings.device_lifetime_seconds {
+            control.set_device_lifetime(Duration::from_secs(seconds));
+        }
+        if let Some(seconds) = settings.device_interval_seconds {
+            control.set_device_interval((seconds > 0).then(|| Duration::from_secs(seconds)));
+        }
+        if let Some(slow_down) = settings.device_slow_down {
+            control.set_device_slow_down(slow_down);
+        }
+        if let Some(policy) = settings.device_policy {
+            control.set_device_policy(policy);
+        }
         json!({})
     }))
 }
@@ -184,9 +208,10 @@ async fn advance(Shared(control): Shared<Control>, body: Bytes) -> Response {
 
 async fn journal(Shared(control): Shared<Control>, Query(window): Query<Window>) -> Response {
     let journal = control.journal();
-    let token = journal.token.get(window.token_from..).unwrap_or_default();
-    let graph = journal.graph.get(window.graph_from..).unwrap_or_default();
-    answer(Ok(json!({"counts": journal.counts(), "token": token, "graph": graph})))
+    let token = journal.token.get(window.token..).unwrap_or_default();
+    let device = journal.device.get(window.device..).unwrap_or_default();
+    let graph = journal.graph.get(window.graph..).unwrap_or_default();
+    answer(Ok(json!({"counts": journal.counts(), "token": token, "device": device, "graph": graph})))
 }
 
 /// Why a control call did not work.

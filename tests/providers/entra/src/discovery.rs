@@ -47,6 +47,7 @@ fn respond(control: &Control, base: &str, tenant: &str) -> Processed {
         &json!({
             "issuer": format!("{base}/{issuer}/v2.0"),
             "token_endpoint": format!("{base}/{path}/oauth2/v2.0/token"),
+            "device_authorization_endpoint": format!("{base}/{path}/oauth2/v2.0/devicecode"),
             "authorization_endpoint": format!("{base}/{path}/oauth2/v2.0/authorize"),
             "jwks_uri": format!("{base}/{path}/discovery/v2.0/keys"),
             "token_endpoint_auth_methods_supported": ["client_secret_post"],

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::grant;
+
 /// A fault in the queue. The first fitting one is used up before the next.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,7 +25,7 @@ pub struct Match {
     /// Where the request goes.
     #[serde(default)]
     pub path: Endpoint,
-    /// The `grant_type`; never fits a Graph request.
+    /// The `grant_type`, `device_code` for short; never fits a Graph request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
     /// The client that asks; on Graph, the one the token was issued to.
@@ -38,6 +40,8 @@ pub enum Endpoint {
     /// The token endpoint.
     #[default]
     Token,
+    /// The device authorization endpoint, which hands out device codes.
+    Device,
     /// Microsoft Graph.
     Graph,
     /// The `OpenID` configuration.
@@ -150,13 +154,18 @@ impl Fault {
         Self { matching: Match::default(), times: Times::default(), action }
     }
 
+    /// Meets the next request for a device code. (Polls for its tokens are token requests.)
+    pub fn device(action: Action) -> Self {
+        Self::at(Endpoint::Device, action)
+    }
+
     /// Meets the next Graph request.
     pub fn graph(action: Action) -> Self {
-        Self {
-            matching: Match { path: Endpoint::Graph, ..Match::default() },
-            times: Times::default(),
-            action,
-        }
+        Self::at(Endpoint::Graph, action)
+    }
+
+    fn at(path: Endpoint, action: Action) -> Self {
+        Self { matching: Match { path, ..Match::default() }, times: Times::default(), action }
     }
 
     /// Meets only this `grant_type`.
@@ -227,6 +236,17 @@ impl Action {
         })
     }
 
+    /// Answers `slow_down`, as to a device code that is polled for too often.
+    pub fn slow_down() -> Self {
+        Self::Error(EntraError {
+            status: 400,
+            error: "slow_down".to_owned(),
+            codes: Vec::new(),
+            suberror: None,
+            retry_after: None,
+        })
+    }
+
     /// Its name in the journal.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -244,10 +264,10 @@ impl Action {
 
 impl Match {
     fn fits(&self, subject: &Subject<'_>) -> bool {
-        let same = |wanted: &Option<String>, is: Option<&str>| wanted.is_none() || wanted.as_deref() == is;
+        let same = |wanted: Option<&str>, is: Option<&str>| wanted.is_none() || wanted == is;
         self.path == subject.path
-            && same(&self.grant, subject.grant)
-            && same(&self.client_id, subject.client_id)
+            && same(self.grant.as_deref().map(grant::name), subject.grant)
+            && same(self.client_id.as_deref(), subject.client_id)
     }
 }
 

@@ -9,6 +9,8 @@ use serde::Serialize;
 pub struct Journal {
     /// Requests to the token endpoint, in order of arrival.
     pub token: Vec<TokenEntry>,
+    /// Requests for device codes, in order of arrival. Polls for their tokens are token requests.
+    pub device: Vec<DeviceEntry>,
     /// Requests to Graph, in order of arrival.
     pub graph: Vec<GraphEntry>,
 }
@@ -20,7 +22,7 @@ pub struct TokenEntry {
     pub time_ms: u64,
     /// The tenant as the path wrote it.
     pub tenant: String,
-    /// The `grant_type`.
+    /// The `grant_type`; `device_code` for short.
     pub grant: String,
     /// The `client_id`.
     pub client_id: String,
@@ -38,10 +40,37 @@ pub struct TokenEntry {
     pub fault: Option<&'static str>,
     /// SHA-256 of the refresh token received.
     pub received_sha256: Option<String>,
+    /// SHA-256 of the device code received.
+    pub device_sha256: Option<String>,
     /// SHA-256 of the refresh token issued.
     pub issued_sha256: Option<String>,
     /// SHA-256 of the access token issued.
     pub access_sha256: Option<String>,
+}
+
+/// A request for a device code.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DeviceEntry {
+    /// When it arrived, in milliseconds since the epoch, by the simulator's clock.
+    pub time_ms: u64,
+    /// The tenant as the path wrote it.
+    pub tenant: String,
+    /// The `client_id`.
+    pub client_id: String,
+    /// The scopes asked for.
+    pub scopes: Vec<String>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The HTTP status answered, or meant to be answered when the answer was lost.
+    pub status: Option<u16>,
+    /// The OAuth error answered.
+    pub error: Option<String>,
+    /// The AADSTS numbers answered.
+    pub codes: Vec<u32>,
+    /// The fault it met.
+    pub fault: Option<&'static str>,
+    /// SHA-256 of the device code issued.
+    pub device_sha256: Option<String>,
 }
 
 /// A request to Graph.
@@ -61,15 +90,17 @@ pub struct GraphEntry {
     pub fault: Option<&'static str>,
 }
 
-/// What became of a token request.
+/// What became of a token request, or of a request for a device code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Nothing yet, or never: a delay, a hang, or a closed connection.
     #[default]
     Unanswered,
-    /// Tokens were issued (the answer may have been lost: see the fault).
+    /// Tokens, or a device code, were issued (the answer may have been lost: see the fault).
     Issued,
+    /// Told to ask again later: nobody has entered the device code yet.
+    Pending,
     /// Refused by the rules.
     Refused,
     /// Answered by a fault.
@@ -80,13 +111,21 @@ pub enum Outcome {
 pub type Counts = BTreeMap<Outcome, usize>;
 
 impl Journal {
-    /// Counts by grant and outcome.
+    /// Counts by grant and outcome. Requests for device codes are `device_authorization`.
     pub fn counts(&self) -> BTreeMap<String, Counts> {
+        let token = self.token.iter().map(|entry| (entry.grant.as_str(), entry.outcome));
+        let device = self.device.iter().map(|entry| ("device_authorization", entry.outcome));
         let mut counts = BTreeMap::<String, Counts>::new();
-        for entry in &self.token {
-            *counts.entry(entry.grant.clone()).or_default().entry(entry.outcome).or_default() += 1;
+        for (grant, outcome) in token.chain(device) {
+            *counts.entry(grant.to_owned()).or_default().entry(outcome).or_default() += 1;
         }
         counts
+    }
+
+    /// When this device code was polled for, in order. The digest is in [`DeviceEntry::device_sha256`].
+    pub fn polls(&self, device_sha256: &str) -> Vec<u64> {
+        let polls = self.token.iter().filter(|entry| entry.device_sha256.as_deref() == Some(device_sha256));
+        polls.map(|entry| entry.time_ms).collect()
     }
 
     /// How many token requests ended so, over all grants.

@@ -1,4 +1,4 @@
-//! A test double of Microsoft Entra ID's token endpoint and of a little of Microsoft Graph.
+//! A test double of Microsoft Entra ID's token and device endpoints and of a little of Microsoft Graph.
 //!
 //! It answers as Entra does (AADSTS numbers, lenient rotation, `client_info`), issues opaque tokens, keeps a
 //! [journal](Control::journal) that holds digests but no token, and meets requests with [faults](Fault). A test
@@ -26,16 +26,19 @@
 //! | `POST /refresh-tokens/revoke` | `token` or `sha256` or `user` | |
 //! | `POST /access-tokens/lookup` | `token` or `sha256` | `active`, and if it is known [`AccessTokenInfo`] |
 //! | `POST /access-tokens/revoke` | `token` or `sha256` | |
-//! | `PUT /settings` | any of `token_lifetime_seconds` `refresh_in_seconds` (0: none) `numbers_as_strings` `rotation` (`lenient`, `strict`) | |
+//! | `GET /device-codes` | | `device_codes`: those in flight, see [`DeviceCodeInfo`] |
+//! | `POST /device-codes/approve` | `user_code` `user?` (object id or UPN) | |
+//! | `POST /device-codes/decline`, `POST /device-codes/expire` | `user_code` | |
+//! | `PUT /settings` | any of `token_lifetime_seconds` `refresh_in_seconds` (0: none) `numbers_as_strings` `rotation` (`lenient`, `strict`) `device_lifetime_seconds` `device_interval_seconds` (0: none is answered) `device_slow_down` `device_policy` (`allowed`, `access_denied`, `invalid_grant`) | |
 //! | `PUT /clients/{id}` | `secret?` `app_roles?` | |
 //! | `PUT /clients/{id}/secret` | `secret` (null: public) | |
 //! | `PUT /users/{oid}` | `upn` `consented?` | |
 //! | `POST /faults` | a [`Fault`], see below | |
 //! | `GET /faults`, `DELETE /faults` | | `faults`: those not used up |
 //! | `POST /clock/advance` | `seconds` | `now_ms` |
-//! | `GET /journal?token_from=N&graph_from=N` | | `counts` by grant and outcome, `token`, `graph`: see [`Journal`] |
+//! | `GET /journal?token_from=N&device_from=N&graph_from=N` | | `counts` by grant and outcome, `token`, `device`, `graph`: see [`Journal`] |
 //!
-//! A fault is `{"match": {"path": "token" | "graph" | "discovery", "grant"?, "client_id"?}, "times": 3 | "forever",
+//! A fault is `{"match": {"path": "token" | "device" | "graph" | "discovery", "grant"?, "client_id"?}, "times": 3 | "forever",
 //! "action": …}`; by default it meets one token request. The actions:
 //!
 //! ```json
@@ -51,6 +54,7 @@ mod clock;
 mod config;
 mod control;
 mod control_http;
+mod device;
 mod discovery;
 mod fault;
 mod grant;
@@ -62,6 +66,7 @@ mod scope;
 mod server;
 mod state;
 mod token;
+mod trace;
 
 use std::ops::Deref;
 
@@ -73,9 +78,10 @@ pub use crate::config::{
     CLIENT_ID, Client, Config, Rotation, TENANT_DOMAIN, TENANT_ID, Tenant, USER_OID, USER_UPN, User,
 };
 pub use crate::control::{AccessTokenInfo, Control, Unknown};
+pub use crate::device::{DEVICE_LOGIN_URI, DeviceCodeInfo, DeviceFlow, DevicePolicy};
 pub use crate::fault::{Action, Canned, Endpoint, EntraError, Fault, Forever, Match, Times};
-pub use crate::journal::{Counts, GraphEntry, Journal, Outcome, TokenEntry};
-pub use crate::random::{ACCESS_TOKEN_PREFIX, REFRESH_TOKEN_PREFIX, digest};
+pub use crate::journal::{Counts, DeviceEntry, GraphEntry, Journal, Outcome, TokenEntry};
+pub use crate::random::{ACCESS_TOKEN_PREFIX, DEVICE_CODE_PREFIX, REFRESH_TOKEN_PREFIX, digest};
 
 /// A running simulator. It derefs to its [`Control`], and stops when it is dropped.
 #[derive(Debug)]

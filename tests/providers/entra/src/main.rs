@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use entra_simulator::{Client, Config, Rotation, Simulator, TENANT_DOMAIN, TENANT_ID, Tenant};
+use entra_simulator::{Client, Config, DeviceFlow, Rotation, Simulator, TENANT_DOMAIN, TENANT_ID, Tenant};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -31,6 +31,15 @@ struct Args {
     /// What becomes of a used refresh token
     #[arg(long, value_enum, default_value = "lenient")]
     rotation: Rotated,
+    /// How long device codes can be used
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    device_lifetime: u64,
+    /// The interval for polling that is answered with a device code; 0 answers none
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    device_interval: u64,
+    /// Answer `slow_down` to who polls faster
+    #[arg(long)]
+    device_slow_down: bool,
     /// The tenant's GUID
     #[arg(long, value_name = "GUID", default_value = TENANT_ID)]
     tenant_id: String,
@@ -95,6 +104,12 @@ fn config(args: &Args) -> Config {
             Rotated::Lenient => Rotation::Lenient,
             Rotated::Strict => Rotation::Strict,
         },
+        device: DeviceFlow {
+            lifetime: Duration::from_secs(args.device_lifetime),
+            interval: (args.device_interval > 0).then(|| Duration::from_secs(args.device_interval)),
+            slow_down: args.device_slow_down,
+            ..default.device
+        },
         ..default
     }
 }
@@ -103,6 +118,7 @@ fn announce(simulator: &Simulator) -> io::Result<()> {
     let line = json!({
         "url": simulator.url(),
         "token_endpoint": simulator.token_url(),
+        "device_authorization_endpoint": simulator.device_authorization_url(),
         "tenant_id": simulator.tenant().id,
         "tenant_domain": simulator.tenant().domain,
     });

@@ -9,10 +9,19 @@ use sha2::{Digest as _, Sha256};
 /// About the size of Entra's tokens: a Secret or a log that holds one shows it.
 const TOKEN_BYTES: usize = 900;
 
+/// Device codes are shorter.
+const DEVICE_CODE_BYTES: usize = 150;
+/// As many letters as a user is asked to type.
+const USER_CODE_LETTERS: usize = 9;
+/// None that is easily taken for another. As many as five bits tell apart.
+const USER_CODE_ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
+
 /// What every access token begins with, so that a search finds a leaked one.
 pub const ACCESS_TOKEN_PREFIX: &str = "SimAccess.";
 /// What every minted refresh token begins with, so that a search finds a leaked one.
 pub const REFRESH_TOKEN_PREFIX: &str = "SimRefresh.";
+/// What every device code begins with, so that a search finds a leaked one.
+pub const DEVICE_CODE_PREFIX: &str = "SimDevice.";
 
 /// The lower-case hex SHA-256 of a value: how the journal speaks of tokens.
 pub fn digest(value: &str) -> String {
@@ -26,7 +35,23 @@ pub fn digest(value: &str) -> String {
 
 /// A new opaque token.
 pub(crate) fn token(prefix: &str) -> String {
-    let mut bytes = [0; TOKEN_BYTES];
+    opaque::<TOKEN_BYTES>(prefix)
+}
+
+/// A new device code.
+pub(crate) fn device_code() -> String {
+    opaque::<DEVICE_CODE_BYTES>(DEVICE_CODE_PREFIX)
+}
+
+/// A new code for a user to type.
+pub(crate) fn user_code() -> String {
+    let mut bytes = [0; USER_CODE_LETTERS];
+    fill(&mut bytes);
+    bytes.iter().map(|byte| char::from(USER_CODE_ALPHABET[usize::from(byte % 32)])).collect()
+}
+
+fn opaque<const BYTES: usize>(prefix: &str) -> String {
+    let mut bytes = [0; BYTES];
     fill(&mut bytes);
     format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
 }

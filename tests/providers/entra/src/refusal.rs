@@ -23,6 +23,17 @@ impl Refusal {
         self
     }
 
+    /// An error that nobody has given a number.
+    fn unnumbered(error: &str, message: &str) -> Self {
+        let (error, message) = (error.to_owned(), message.to_owned());
+        Self { status: 400, error, codes: Vec::new(), suberror: None, message }
+    }
+
+    /// Whether it only says to ask again later.
+    pub(crate) fn is_wait(&self) -> bool {
+        matches!(self.error.as_str(), "authorization_pending" | "slow_down")
+    }
+
     pub(crate) fn missing_parameter(name: &str) -> Self {
         Self::new(400, "invalid_request", 900_144, format!("The body lacks the parameter '{name}'."))
     }
@@ -98,5 +109,30 @@ impl Refusal {
     pub(crate) fn consent_missing(scope: &str) -> Self {
         let message = format!("Nobody has consented to '{scope}' for this application.");
         Self::new(400, "invalid_grant", 65_001, message).with_suberror("consent_required")
+    }
+
+    pub(crate) fn authorization_pending() -> Self {
+        Self::new(400, "authorization_pending", 70_016, "Nobody has approved the device code yet: ask again.")
+    }
+
+    pub(crate) fn slow_down() -> Self {
+        Self::unnumbered("slow_down", "The device code is asked for too often.")
+    }
+
+    pub(crate) fn device_code_expired() -> Self {
+        Self::new(400, "expired_token", 70_020, "The device code has expired.")
+    }
+
+    pub(crate) fn device_code_declined() -> Self {
+        Self::unnumbered("authorization_declined", "The user declined the sign-in.")
+    }
+
+    pub(crate) fn device_code_unknown() -> Self {
+        Self::new(400, "bad_verification_code", 70_018, "The device code is unknown or was used.")
+    }
+
+    pub(crate) fn blocked_by_policy(error: &str) -> Self {
+        let message = "A Conditional Access policy blocks this sign-in.";
+        Self::new(400, error, 53_003, message)
     }
 }

@@ -3,13 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::clock::millis;
 use crate::config::{Client, Config, Rotation, Tenant, User};
+use crate::device::{DeviceCode, DeviceFlow};
 use crate::fault::Queue;
 use crate::journal::Journal;
 use crate::random::{self, ACCESS_TOKEN_PREFIX, REFRESH_TOKEN_PREFIX, digest};
 
-/// What a minted refresh token was consented to, when nothing else is said.
+/// See [`default_scopes`].
 const DEFAULT_SCOPES: [&str; 2] = ["Mail.ReadWrite", "User.Read"];
 
 #[derive(Debug)]
@@ -20,6 +23,7 @@ pub(crate) struct State {
     pub(crate) users: Vec<User>,
     pub(crate) refresh_tokens: HashMap<String, RefreshToken>,
     pub(crate) access_tokens: HashMap<String, AccessToken>,
+    pub(crate) device_codes: HashMap<String, DeviceCode>,
     pub(crate) faults: Queue,
     pub(crate) journal: Journal,
     pub(crate) default_client: String,
@@ -34,6 +38,7 @@ pub(crate) struct Settings {
     pub(crate) refresh_token_lifetime: Duration,
     pub(crate) numbers_as_strings: bool,
     pub(crate) rotation: Rotation,
+    pub(crate) device: DeviceFlow,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +71,13 @@ pub(crate) struct AccessToken {
     pub(crate) revoked: bool,
 }
 
+impl Settings {
+    /// A number as answers spell it.
+    pub(crate) fn number(&self, number: u64) -> Value {
+        if self.numbers_as_strings { json!(number.to_string()) } else { json!(number) }
+    }
+}
+
 impl State {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
@@ -76,11 +88,13 @@ impl State {
                 refresh_token_lifetime: config.refresh_token_lifetime,
                 numbers_as_strings: config.numbers_as_strings,
                 rotation: config.rotation,
+                device: config.device,
             },
             clients: config.clients.iter().map(|client| (client.id.clone(), client.clone())).collect(),
             users: config.users.clone(),
             refresh_tokens: HashMap::new(),
             access_tokens: HashMap::new(),
+            device_codes: HashMap::new(),
             faults: Queue::default(),
             journal: Journal::default(),
             default_client: config.clients.first().map(|client| client.id.clone()).unwrap_or_default(),
@@ -103,8 +117,7 @@ impl State {
     /// Records `token` as the first of a new sign-in.
     pub(crate) fn sign_in(&mut self, token: &str, client_id: &str, oid: &str, scopes: &[String], now: u64) {
         self.families += 1;
-        let scopes =
-            if scopes.is_empty() { DEFAULT_SCOPES.map(str::to_owned).to_vec() } else { scopes.to_vec() };
+        let scopes = if scopes.is_empty() { default_scopes() } else { scopes.to_vec() };
         self.refresh_tokens.insert(
             digest(token),
             RefreshToken {
@@ -151,6 +164,11 @@ impl State {
             token.standing = Standing::Revoked;
         }
     }
+}
+
+/// What a sign-in is for, when nothing else is said.
+pub(crate) fn default_scopes() -> Vec<String> {
+    DEFAULT_SCOPES.map(str::to_owned).to_vec()
 }
 
 /// Tenants in a path that name no directory.

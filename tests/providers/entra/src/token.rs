@@ -6,32 +6,23 @@ use axum::body::Bytes;
 use axum::extract::{Path, State as Shared};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
-use crate::answer::{self, Processed};
+use crate::answer;
 use crate::control::Control;
 use crate::fault::{Action, Endpoint, EntraError, Subject};
 use crate::grant::{self, Issued};
 use crate::journal::{Outcome, TokenEntry};
-use crate::random::{digest, guid};
+use crate::random::digest;
 use crate::refusal::Refusal;
 use crate::state::Settings;
+use crate::trace::Trace;
 
 /// A token request, read but not yet judged.
 #[derive(Debug)]
 pub(crate) struct TokenRequest {
     pub(crate) tenant: String,
     parameters: BTreeMap<String, String>,
-}
-
-/// What an answer says about the request it belongs to.
-struct Trace {
-    /// The caller's `client-request-id`, or a new one.
-    correlation_id: String,
-    /// Whether the caller wants it back.
-    echo: bool,
-    now_ms: u64,
 }
 
 pub(crate) async fn endpoint(
@@ -46,7 +37,7 @@ pub(crate) async fn endpoint(
     let (entry, fault) = control.with(|state| {
         let subject = Subject {
             path: Endpoint::Token,
-            grant: request.param("grant_type"),
+            grant: request.param("grant_type").map(grant::name),
             client_id: request.param("client_id"),
         };
         let fault = state.faults.take(&subject);
@@ -90,7 +81,7 @@ pub(crate) async fn endpoint(
 }
 
 impl TokenRequest {
-    fn read(tenant: String, headers: &HeaderMap, body: &[u8]) -> Self {
+    pub(crate) fn read(tenant: String, headers: &HeaderMap, body: &[u8]) -> Self {
         let is_form = headers
             .get("content-type")
             .is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
@@ -109,15 +100,21 @@ impl TokenRequest {
         self.param(name).ok_or_else(|| Refusal::missing_parameter(name))
     }
 
+    /// The scopes asked for, as spelled.
+    pub(crate) fn scopes(&self) -> Vec<String> {
+        let scope = self.param("scope").unwrap_or_default();
+        scope.split_ascii_whitespace().map(str::to_owned).collect()
+    }
+
     fn entry(&self, now: u64) -> TokenEntry {
-        let text = |name| self.param(name).unwrap_or_default().to_owned();
         TokenEntry {
             time_ms: now,
             tenant: self.tenant.clone(),
-            grant: text("grant_type"),
-            client_id: text("client_id"),
-            scopes: text("scope").split_ascii_whitespace().map(str::to_owned).collect(),
+            grant: self.param("grant_type").map(grant::name).unwrap_or_default().to_owned(),
+            client_id: self.param("client_id").unwrap_or_default().to_owned(),
+            scopes: self.scopes(),
             received_sha256: self.param("refresh_token").map(digest),
+            device_sha256: self.param("device_code").map(digest),
             ..TokenEntry::default()
         }
     }
@@ -132,7 +129,7 @@ fn settle(entry: &mut TokenEntry, result: &Result<Issued, Refusal>) {
             entry.access_sha256 = Some(digest(&issued.access_token));
         }
         Err(refusal) => {
-            entry.outcome = Outcome::Refused;
+            entry.outcome = if refusal.is_wait() { Outcome::Pending } else { Outcome::Refused };
             entry.status = Some(refusal.status);
             entry.error = Some(refusal.error.clone());
             entry.codes.clone_from(&refusal.codes);
@@ -141,9 +138,7 @@ fn settle(entry: &mut TokenEntry, result: &Result<Issued, Refusal>) {
 }
 
 fn success(issued: &Issued, settings: Settings) -> Value {
-    let number = |seconds: u64| {
-        if settings.numbers_as_strings { json!(seconds.to_string()) } else { json!(seconds) }
-    };
+    let number = |seconds| settings.number(seconds);
     let lifetime = settings.token_lifetime.as_secs();
     let mut body = Map::new();
     body.insert("token_type".to_owned(), json!("Bearer"));
@@ -165,70 +160,4 @@ fn success(issued: &Issued, settings: Settings) -> Value {
         body.insert("refresh_in".to_owned(), number(refresh_in.as_secs()));
     }
     Value::Object(body)
-}
-
-impl Trace {
-    fn of(headers: &HeaderMap, now_ms: u64) -> Self {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        Self {
-            correlation_id: text("client-request-id").map_or_else(guid, str::to_owned),
-            echo: text("return-client-request-id") == Some("true"),
-            now_ms,
-        }
-    }
-
-    fn error(&self, refusal: &Refusal) -> Value {
-        let timestamp = i64::try_from(self.now_ms)
-            .ok()
-            .and_then(|ms| Timestamp::from_millisecond(ms).ok())
-            .map(|time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
-            .unwrap_or_default();
-        let trace_id = guid();
-        let correlation_id = &self.correlation_id;
-        let number = refusal.codes.first().map_or_else(String::new, |code| format!("AADSTS{code}: "));
-        let description = format!(
-            "{number}{} Trace ID: {trace_id} Correlation ID: {correlation_id} Timestamp: {timestamp}",
-            refusal.message
-        );
-        let mut body = json!({
-            "error": refusal.error,
-            "error_description": description,
-            "error_codes": refusal.codes,
-            "timestamp": timestamp,
-            "trace_id": trace_id,
-            "correlation_id": correlation_id,
-        });
-        if let Some(suberror) = &refusal.suberror {
-            body["suberror"] = json!(suberror);
-        }
-        body
-    }
-
-    fn injected(&self, error: &EntraError) -> Processed {
-        let refusal = Refusal {
-            status: error.status,
-            error: error.error.clone(),
-            codes: error.codes.clone(),
-            suberror: error.suberror.clone(),
-            message: "A fault of the simulator.".to_owned(),
-        };
-        let mut processed = self.respond(error.status, &self.error(&refusal));
-        if let Some(retry_after) = &error.retry_after {
-            processed.headers.push(("retry-after".to_owned(), retry_after.clone()));
-        }
-        processed
-    }
-
-    fn respond(&self, status: u16, body: &Value) -> Processed {
-        let trace_id = body.get("trace_id").and_then(Value::as_str).map_or_else(guid, str::to_owned);
-        let mut headers = vec![
-            ("cache-control".to_owned(), "no-store, no-cache".to_owned()),
-            ("pragma".to_owned(), "no-cache".to_owned()),
-            ("x-ms-request-id".to_owned(), trace_id),
-        ];
-        if self.echo {
-            headers.push(("client-request-id".to_owned(), self.correlation_id.clone()));
-        }
-        Processed { status, headers, ..Processed::json(status, body) }
-    }
 }

@@ -1,12 +1,13 @@
 //! `grant_type=refresh_token`.
 
-use super::{Issued, client_info, id_token};
+use super::Issued;
+use super::delegated::{self, SignedIn};
 use crate::client_auth;
 use crate::clock::millis;
-use crate::config::{Rotation, User};
+use crate::config::Rotation;
 use crate::random::digest;
 use crate::refusal::Refusal;
-use crate::scope::{Scopes, short_name};
+use crate::scope::Scopes;
 use crate::state::{RefreshToken, Standing, State};
 use crate::token::TokenRequest;
 
@@ -17,22 +18,15 @@ pub(super) fn redeem(state: &mut State, request: &TokenRequest, now: u64) -> Res
 
     let token = usable(state, &key, &client.id, now)?;
     let user = state.user(&token.oid).cloned().ok_or_else(Refusal::refresh_token_revoked)?;
-    let granted = granted(&asked, &token, &user)?;
+    let granted = delegated::granted(&asked, &token.scopes, &user)?;
 
     if let Some(used) = state.refresh_tokens.get_mut(&key) {
         used.last_used_ms = now;
     }
     let refresh_token = asked.offline_access.then(|| rotate(state, &key, &token, now));
-    let access_token = state.access_token(&client.id, Some(&user.oid), &granted, now);
-    let scope: Vec<_> = granted.iter().chain(&asked.identity).map(String::as_str).collect();
-    Ok(Issued {
-        access_token,
-        refresh_token,
-        id_token: asked.openid().then(|| id_token(state, &client.id, &user.oid, now)),
-        client_info: (request.param("client_info") == Some("1"))
-            .then(|| client_info(&user.oid, &state.tenant.id)),
-        scope: Some(scope.join(" ")),
-    })
+    let signed_in = SignedIn { client_id: &client.id, oid: &user.oid };
+    let issued = delegated::issue(state, request, signed_in, &asked, &granted, now);
+    Ok(Issued { refresh_token, ..issued })
 }
 
 /// The presented token's record, if it may be redeemed.
@@ -65,24 +59,4 @@ fn rotate(state: &mut State, key: &str, token: &RefreshToken, now: u64) -> Strin
         used.standing = Standing::Spent;
     }
     state.successor(token, now)
-}
-
-/// The scopes of the access token, spelled as asked.
-fn granted(asked: &Scopes, token: &RefreshToken, user: &User) -> Result<Vec<String>, Refusal> {
-    if let Some(prefix) = &asked.default_of {
-        let all = user.consented.as_ref().unwrap_or(&token.scopes);
-        return Ok(all.iter().map(|scope| format!("{prefix}{}", short_name(scope))).collect());
-    }
-    if asked.named.is_empty() {
-        return Ok(token.scopes.clone());
-    }
-    if let Some(consented) = &user.consented
-        && let Some(refused) = asked
-            .named
-            .iter()
-            .find(|scope| !consented.iter().any(|consent| consent.eq_ignore_ascii_case(short_name(scope))))
-    {
-        return Err(Refusal::consent_missing(refused));
-    }
-    Ok(asked.named.clone())
 }

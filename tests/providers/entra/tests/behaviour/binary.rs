@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use entra_simulator::CLIENT_ID;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
@@ -48,6 +49,15 @@ async fn it_says_where_it_listens_and_knows_its_seeds_and_clients() {
         let body: Value = request.send().await.unwrap().json().await.unwrap();
         assert_eq!(body["expires_in"], 7);
     }
+}
+
+#[tokio::test]
+async fn it_hands_out_device_codes_as_told() {
+    let (_child, line) = start(&["--device-lifetime", "60", "--device-interval", "1"]).await;
+    let form = [("client_id", CLIENT_ID), ("scope", "User.Read")];
+    let request = client().post(line["device_authorization_endpoint"].as_str().unwrap()).form(&form);
+    let body: Value = request.send().await.unwrap().json().await.unwrap();
+    assert_eq!((&body["expires_in"], &body["interval"]), (&Value::from(60), &Value::from(1)));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::http::{Answer, SCOPE, client, config, graph, refresh, refused, start}
 const SOON: Duration = Duration::from_secs(20);
 
 /// Calls a control as `curl -d` does: with no word of JSON in the content type.
-async fn call(simulator: &Simulator, method: Method, path: &str, body: Value) -> Answer {
+pub(crate) async fn call(simulator: &Simulator, method: Method, path: &str, body: Value) -> Answer {
     let request = client().request(method, format!("{}/_sim{path}", simulator.url()));
     let response = request.body(body.to_string()).send().await.expect("the controls answer");
     Answer::read(response).await.expect("the answer ends")

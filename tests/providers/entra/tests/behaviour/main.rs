@@ -3,6 +3,7 @@
 mod app_only;
 mod binary;
 mod control;
+mod device;
 mod faults;
 mod graph;
 mod http;

@@ -292,6 +292,7 @@ async fn discovery_leads_to_the_token_endpoint() {
     let answer = get(TENANT).await;
     assert_eq!(answer.string("issuer"), format!("{}/{TENANT_ID}/v2.0", simulator.url()));
     assert_eq!(answer.string("token_endpoint"), simulator.token_url());
+    assert_eq!(answer.string("device_authorization_endpoint"), simulator.device_authorization_url());
     let answer = get("organizations").await;
     assert_eq!(answer.string("issuer"), format!("{}/{{tenantid}}/v2.0", simulator.url()));
     assert!(answer.string("token_endpoint").ends_with("/organizations/oauth2/v2.0/token"));
