@@ -192,6 +192,16 @@ impl Control {
         })
     }
 
+    /// Makes Graph refuse every access token issued so far, long before it expires; the next ones work.
+    pub fn revoke_access_tokens(&self) {
+        self.with(|state| state.access_tokens.values_mut().for_each(|token| token.revoked = true));
+    }
+
+    /// Makes Graph refuse every access token, however new, or stop doing so.
+    pub fn set_graph_refuses(&self, refuses: bool) {
+        self.with(|state| state.settings.graph_refuses = refuses);
+    }
+
     /// What is known of an access token; `None` if it was never issued here.
     pub fn access_token(&self, token: &str) -> Option<AccessTokenInfo> {
         self.access_token_by_digest(&digest(token))
@@ -215,7 +225,7 @@ impl Control {
         })
     }
 
-    /// Whether Graph would take this access token now.
+    /// Whether this access token is neither unknown, expired nor revoked.
     pub fn is_active(&self, token: &str) -> bool {
         self.access_token(token).is_some_and(|info| info.active)
     }

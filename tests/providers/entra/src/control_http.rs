@@ -26,6 +26,7 @@ pub(crate) fn routes() -> Router<Control> {
         .route("/refresh-tokens/revoke", post(revoke_refresh))
         .route("/access-tokens/lookup", post(lookup_access))
         .route("/access-tokens/revoke", post(revoke_access))
+        .route("/access-tokens/revoke-all", post(revoke_all_access))
         .route("/settings", put(settings))
         .route("/clients/{id}", put(put_client))
         .route("/clients/{id}/secret", put(client_secret))
@@ -70,6 +71,7 @@ struct Settings {
     device_interval_seconds: Option<u64>,
     device_slow_down: Option<bool>,
     device_policy: Option<DevicePolicy>,
+    graph_refuses: Option<bool>,
 }
 
 #[derive(Deserialize)]
@@ -132,6 +134,11 @@ async fn revoke_access(Shared(control): Shared<Control>, body: Bytes) -> Respons
     }))
 }
 
+async fn revoke_all_access(Shared(control): Shared<Control>) -> Response {
+    control.revoke_access_tokens();
+    answer(Ok(json!({})))
+}
+
 async fn settings(Shared(control): Shared<Control>, body: Bytes) -> Response {
     answer(parse::<Settings>(&body).map(|settings| {
         if let Some(seconds) = settings.token_lifetime_seconds {
@@ -157,6 +164,9 @@ async fn settings(Shared(control): Shared<Control>, body: Bytes) -> Response {
         }
         if let Some(policy) = settings.device_policy {
             control.set_device_policy(policy);
+        }
+        if let Some(refuses) = settings.graph_refuses {
+            control.set_graph_refuses(refuses);
         }
         json!({})
     }))

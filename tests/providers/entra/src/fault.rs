@@ -1,6 +1,9 @@
 //! Faults on demand: what to do instead of, or around, the next fitting answers.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::grant;
 
@@ -233,6 +236,31 @@ impl Action {
             codes: vec![code],
             suberror: None,
             retry_after: None,
+        })
+    }
+
+    /// Answers a redirect to another address.
+    pub fn redirect(location: &str) -> Self {
+        Self::Respond(Canned {
+            status: 302,
+            body: serde_json::Value::Null,
+            content_type: None,
+            headers: vec![("Location".to_owned(), location.to_owned())],
+        })
+    }
+
+    /// Answers as Graph does when the token lacks a claim that a policy wants by now: 401 as a rule, at times 403.
+    pub fn claims_challenge(status: u16) -> Self {
+        let claims = STANDARD.encode(r#"{"access_token":{"nbf":{"essential":true,"value":"1795392000"}}}"#);
+        let challenge = format!(
+            r#"Bearer realm="", error="insufficient_claims", claims="{claims}", cc_type="authcontext""#
+        );
+        let code = "InvalidAuthenticationToken";
+        Self::Respond(Canned {
+            status,
+            body: json!({"error": {"code": code, "message": "Continuous access evaluation asks for claims."}}),
+            content_type: None,
+            headers: vec![("WWW-Authenticate".to_owned(), challenge)],
         })
     }
 

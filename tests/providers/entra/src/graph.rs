@@ -66,6 +66,13 @@ const RESOURCES: [Resource; 4] = [
     },
 ];
 
+/// Collections of which no further item is there, and the code of their 404.
+const ITEMS: [(&str, &str); 3] = [
+    ("/me/mailFolders/", "ErrorItemNotFound"),
+    ("/me/drive/items/", "itemNotFound"),
+    ("/users/", "Request_ResourceNotFound"),
+];
+
 pub(crate) async fn endpoint(Shared(control): Shared<Control>, uri: Uri, headers: HeaderMap) -> Response {
     let bearer = bearer(&headers).map(digest);
     let now = control.now_ms();
@@ -128,11 +135,14 @@ fn respond(state: &State, uri: &Uri, bearer: Option<&str>, now: u64) -> Processe
         Some(token) if token.revoked => {
             return unauthenticated(now, Some("invalid_token"), "The token is revoked.");
         }
+        Some(_) if state.settings.graph_refuses => {
+            return unauthenticated(now, Some("invalid_token"), "No token is good enough.");
+        }
         Some(token) => token,
     };
     let path = uri.path().strip_prefix(ROOT).unwrap_or_default().trim_end_matches('/');
     let Some(resource) = RESOURCES.iter().find(|resource| resource.path == path) else {
-        return failure(now, 400, "BadRequest", "There is no such resource.");
+        return absent(now, path);
     };
     if token.oid.is_none() && resource.app_roles.is_empty() {
         return failure(now, 400, "BadRequest", "/me is only for delegated tokens.");
@@ -142,6 +152,14 @@ fn respond(state: &State, uri: &Uri, bearer: Option<&str>, now: u64) -> Processe
     }
     let user = token.oid.as_deref().and_then(|oid| state.user(oid));
     Processed::json(200, &selected((resource.body)(state, user), uri.query().unwrap_or_default()))
+}
+
+/// Graph tells a path that it does not know from an item that is not there.
+fn absent(now: u64, path: &str) -> Processed {
+    match ITEMS.iter().find(|(collection, _)| path.starts_with(collection)) {
+        Some((_, code)) => failure(now, 404, code, "There is no such item."),
+        None => failure(now, 400, "BadRequest", "There is no such resource."),
+    }
 }
 
 impl Resource {

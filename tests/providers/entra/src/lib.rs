@@ -29,7 +29,8 @@
 //! | `GET /device-codes` | | `device_codes`: those in flight, see [`DeviceCodeInfo`] |
 //! | `POST /device-codes/approve` | `user_code` `user?` (object id or UPN) | |
 //! | `POST /device-codes/decline`, `POST /device-codes/expire` | `user_code` | |
-//! | `PUT /settings` | any of `token_lifetime_seconds` `refresh_in_seconds` (0: none) `numbers_as_strings` `rotation` (`lenient`, `strict`) `device_lifetime_seconds` `device_interval_seconds` (0: none is answered) `device_slow_down` `device_policy` (`allowed`, `access_denied`, `invalid_grant`) | |
+//! | `POST /access-tokens/revoke-all` | | Graph refuses what was issued so far |
+//! | `PUT /settings` | any of `token_lifetime_seconds` `refresh_in_seconds` (0: none) `numbers_as_strings` `rotation` (`lenient`, `strict`) `device_lifetime_seconds` `device_interval_seconds` (0: none is answered) `device_slow_down` `device_policy` (`allowed`, `access_denied`, `invalid_grant`) `graph_refuses` (every token) | |
 //! | `PUT /clients/{id}` | `secret?` `app_roles?` | |
 //! | `PUT /clients/{id}/secret` | `secret` (null: public) | |
 //! | `PUT /users/{oid}` | `upn` `consented?` | |
@@ -47,6 +48,9 @@
 //!  {"delay_ms": 500}, "hang", "close", "answer_lost",
 //!  {"huge_body": {"megabytes": 64}}, {"slow_body": {"chunk_bytes": 16, "delay_ms": 200}}]
 //! ```
+//!
+//! At Graph an `error` is worded as Graph words it; a claims challenge is a `respond` with the header
+//! `WWW-Authenticate: Bearer error="insufficient_claims", claims="…"`.
 
 mod answer;
 mod client_auth;

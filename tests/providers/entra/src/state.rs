@@ -39,6 +39,7 @@ pub(crate) struct Settings {
     pub(crate) numbers_as_strings: bool,
     pub(crate) rotation: Rotation,
     pub(crate) device: DeviceFlow,
+    pub(crate) graph_refuses: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +90,7 @@ impl State {
                 numbers_as_strings: config.numbers_as_strings,
                 rotation: config.rotation,
                 device: config.device,
+                graph_refuses: false,
             },
             clients: config.clients.iter().map(|client| (client.id.clone(), client.clone())).collect(),
             users: config.users.clone(),

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::http::{Answer, SCOPE, client, config, graph, refresh, refused, start};
+use crate::http::{Answer, SCOPE, access_token, client, config, graph, refresh, refused, start};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -71,6 +71,19 @@ async fn a_script_can_change_settings_clients_and_users() {
     call(&simulator, Method::PUT, "/settings", json!({"refresh_in_seconds": 0, "rotation": "lenient"})).await;
     let seed = simulator.mint().unwrap();
     assert!(refresh(&simulator, &seed, SCOPE).await.json().get("refresh_in").is_none());
+}
+
+#[tokio::test]
+async fn a_script_can_make_graph_refuse_old_tokens_and_all_tokens() {
+    let simulator = start(config()).await;
+    let old = access_token(&simulator, "User.Read").await;
+    assert_eq!(call(&simulator, Method::POST, "/access-tokens/revoke-all", json!({})).await.status, 200);
+    assert_eq!(graph(&simulator, "/me", Some(&old)).await.status, 401);
+    let new = access_token(&simulator, "User.Read").await;
+    call(&simulator, Method::PUT, "/settings", json!({"graph_refuses": true})).await;
+    assert_eq!(graph(&simulator, "/me", Some(&new)).await.status, 401);
+    call(&simulator, Method::PUT, "/settings", json!({"graph_refuses": false})).await;
+    assert_eq!(graph(&simulator, "/me", Some(&new)).await.status, 200);
 }
 
 #[tokio::test]

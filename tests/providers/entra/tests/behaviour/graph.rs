@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use entra_simulator::{CLIENT_ID, USER_OID, USER_UPN, digest};
+use entra_simulator::{Action, CLIENT_ID, Fault, USER_OID, USER_UPN, digest};
 use serde_json::json;
 
-use crate::http::{access_token, config, graph, start};
+use crate::http::{access_token, client, config, graph, start};
 
 #[tokio::test]
 async fn me_tells_the_user_and_obeys_select() {
@@ -40,6 +40,77 @@ async fn a_path_that_is_not_there_is_a_bad_request() {
     let token = access_token(&simulator, "User.Read").await;
     let answer = graph(&simulator, "/mee", Some(&token)).await;
     assert_eq!((answer.status, answer.json()["error"]["code"].clone()), (400, json!("BadRequest")));
+}
+
+#[tokio::test]
+async fn an_item_that_is_not_there_is_not_found() {
+    let simulator = start(config()).await;
+    let token = access_token(&simulator, "User.Read").await;
+    for path in ["/me/mailFolders/nowhere", "/me/drive/items/1", "/users/nobody"] {
+        assert_eq!(graph(&simulator, path, Some(&token)).await.status, 404, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_revoked_early_are_refused_and_the_next_one_is_taken() {
+    let simulator = start(config()).await;
+    let old = [access_token(&simulator, "User.Read").await, access_token(&simulator, "User.Read").await];
+    simulator.revoke_access_tokens();
+    for token in &old {
+        assert_eq!(graph(&simulator, "/me", Some(token)).await.status, 401);
+        assert!(simulator.access_token(token).unwrap().revoked);
+    }
+    let new = access_token(&simulator, "User.Read").await;
+    assert_eq!(graph(&simulator, "/me", Some(&new)).await.status, 200);
+}
+
+#[tokio::test]
+async fn graph_can_refuse_every_token_however_new() {
+    let simulator = start(config()).await;
+    simulator.set_graph_refuses(true);
+    let token = access_token(&simulator, "User.Read").await;
+    let answer = graph(&simulator, "/me", Some(&token)).await;
+    assert_eq!(answer.status, 401);
+    assert!(answer.header("www-authenticate").contains(r#"error="invalid_token""#));
+    assert!(simulator.is_active(&token));
+    simulator.set_graph_refuses(false);
+    assert_eq!(graph(&simulator, "/me", Some(&token)).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_claims_challenge_says_so() {
+    let simulator = start(config()).await;
+    let token = access_token(&simulator, "User.Read").await;
+    for status in [401, 403] {
+        simulator.queue_fault(Fault::graph(Action::claims_challenge(status)));
+        let answer = graph(&simulator, "/me", Some(&token)).await;
+        assert_eq!(answer.status, status);
+        let challenge = answer.header("www-authenticate");
+        assert!(challenge.contains(r#"error="insufficient_claims", claims="ey"#), "{challenge}");
+    }
+    assert_eq!(graph(&simulator, "/me", Some(&token)).await.status, 200);
+}
+
+#[tokio::test]
+async fn graph_answers_every_status_that_a_fault_asks_for() {
+    let simulator = start(config()).await;
+    let token = access_token(&simulator, "User.Read").await;
+    for status in [400, 403, 404, 500, 503, 509] {
+        simulator.queue_fault(Fault::graph(Action::json(status, json!({}))));
+        assert_eq!(graph(&simulator, "/me", Some(&token)).await.status, status);
+    }
+    simulator.queue_fault(Fault::graph(Action::redirect("https://elsewhere.example/")));
+    let answer = graph(&simulator, "/me", Some(&token)).await;
+    assert_eq!((answer.status, answer.header("location")), (302, "https://elsewhere.example/"));
+    simulator.queue_fault(Fault::graph(Action::throttled("0.5")));
+    let answer = graph(&simulator, "/me", Some(&token)).await;
+    assert_eq!((answer.status, answer.header("retry-after")), (429, "0.5"));
+    simulator.queue_fault(Fault::graph(Action::Close));
+    let url = format!("{}/v1.0/me", simulator.url());
+    assert!(client().get(url).bearer_auth(&token).send().await.is_err());
+    let statuses: Vec<_> = simulator.journal().graph.iter().map(|entry| entry.status).collect();
+    let expected = [400, 403, 404, 500, 503, 509, 302, 429].map(Some);
+    assert_eq!(statuses, [&expected[..], &[None]].concat());
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use entra_simulator::{CLIENT_ID, Clock, Config, Simulator};
 use reqwest::header::HeaderMap;
+use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 
 /// A time like any other: 2026-11-23T00:00:00Z.
@@ -25,7 +26,11 @@ pub(crate) async fn start(config: Config) -> Simulator {
 }
 
 pub(crate) fn client() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().expect("a client without TLS can be built")
+    reqwest::Client::builder()
+        .no_proxy()
+        .redirect(Policy::none())
+        .build()
+        .expect("a client without TLS can be built")
 }
 
 /// Posts a form to the tenant's token endpoint. An error is a connection that gave no answer.
