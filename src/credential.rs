@@ -206,10 +206,15 @@ pub enum Settle {
     Write,
     /// The Secret is gone and the `GraphToken` is not: create it.
     Create,
+    /// The Secret was deleted or put back to an older state, and another exchange began on that: let it end. Written now, this
+    /// one would take a newer sign-in's place.
+    Wait,
 }
 
 /// Decides by what is stored. Pure; it is checked by a model of two replicas.
-pub fn settle(stored: Option<&Record>, mine: &Spent, graphtoken_lives: bool) -> Settle {
+///
+/// `rival`: whether the stored record says that somebody else's exchange is under way.
+pub fn settle(stored: Option<&Record>, mine: &Spent, rival: bool, graphtoken_lives: bool) -> Settle {
     match stored {
         None if graphtoken_lives => Settle::Create,
         None => Settle::Drop,
@@ -218,6 +223,7 @@ pub fn settle(stored: Option<&Record>, mine: &Spent, graphtoken_lives: bool) -> 
         Some(record) if record.generation > mine.generation => Settle::Drop,
         // The Secret was deleted, and a later sign-in began another, whose generations count from the start again.
         Some(record) if record.signed_in.as_ref().map(|s| s.time) > mine.signed_in => Settle::Drop,
+        Some(record) if rival && record.generation < mine.generation => Settle::Wait,
         // What is there is what was spent, or an older backup of it.
         Some(_) => Settle::Write,
     }
@@ -266,6 +272,17 @@ mod tests {
         #[case] then: Settle,
     ) {
         let mine = Spent { attempt: "mine".to_owned(), generation: 7, signed_in: Some(at(100)) };
-        assert_eq!(settle(stored.as_ref(), &mine, lives), then);
+        assert_eq!(settle(stored.as_ref(), &mine, false, lives), then);
+    }
+
+    #[rstest]
+    #[case::a_new_sign_in_began_on_an_emptied_record(Record::default(), Settle::Wait)]
+    #[case::somebody_recovers_an_old_backup(stored(3, "other"), Settle::Wait)]
+    #[case::somebody_recovers_what_was_spent(stored(7, "other"), Settle::Write)]
+    #[case::the_rival_is_a_newer_one(stored(8, "other"), Settle::Drop)]
+    #[case::the_rival_came_after(stored(8, "mine"), Settle::Done)]
+    fn an_exchange_on_an_older_record_is_let_end_first(#[case] stored: Record, #[case] then: Settle) {
+        let mine = Spent { attempt: "mine".to_owned(), generation: 7, signed_in: Some(at(100)) };
+        assert_eq!(settle(Some(&stored), &mine, true, true), then);
     }
 }

@@ -6,7 +6,6 @@ use std::time::Duration;
 use kube::api::ObjectMeta;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
-use tokio::sync::oneshot;
 
 use crate::api::status::AccountStatus;
 use crate::api::{GraphToken, GraphTokenStatus, Reason};
@@ -16,7 +15,7 @@ use crate::failure::Failure;
 use crate::observe::{client_secret, credential_store, fill, sketch};
 use crate::observed::{Credential, CredentialState, Identity, Observed, SeedState, TargetState, TargetView};
 use crate::plan::{Act, Exchange, Plan, Problem, plan, policy_warning};
-use crate::rotation::{InHand, Job, Report};
+use crate::rotation::{InFlight, InHand, Job, Report};
 use crate::state::{Key, Memory};
 use crate::status;
 use crate::store::StoreError;
@@ -28,6 +27,9 @@ const MAX_STEPS: usize = 6;
 const SOON: Duration = Duration::from_secs(1);
 /// How long a reconcile waits for an exchange beyond its deadline before it says that storing takes long.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same once it has said so: it goes on hearing, and writes no status meanwhile.
+const TOLD_PATIENCE: Duration = Duration::from_secs(30);
 
 /// One look at a `GraphToken`.
 pub async fn reconcile(object: &GraphToken, ctx: &Context) -> Result<Action, StoreError> {
@@ -82,7 +84,7 @@ async fn look(
     };
     let sketched = sketch(ctx, identity, object, &desired, memory);
     let before = sketched.status.clone();
-    let mut look = Look { ctx, desired, memory, published: false };
+    let mut look = Look { ctx, desired, memory, published: false, held_up: false };
     let (observed, plan) = match fill(ctx, &look.desired, look.memory, sketched.clone()).await {
         Ok(observed) => Box::pin(look.steps(observed)).await?,
         Err(error) => (sketched.clone(), unreadable(&error)),
@@ -122,6 +124,19 @@ fn storage_message(error: &StoreError) -> String {
         "let whoever runs the cluster mend it; the operator tries again by itself"
     };
     format!("a Secret could not be read or written: {error}; {then}")
+}
+
+/// What an earlier `GraphToken` of the name left behind, while it cannot be stored.
+const OTHERS_COMMIT: &str = "the sign-in that an earlier GraphToken of this name used is being renewed, and the new one could \
+    not be stored yet: it is kept in memory and tried again; let whoever runs the cluster see why Secrets cannot be written";
+
+/// An exchange takes long: why, if that is known.
+fn not_stored_yet(trouble: Option<&StoreError>) -> String {
+    let why = trouble
+        .map_or("let whoever runs the cluster see why Secrets cannot be written".to_owned(), storage_message);
+    format!(
+        "a new token was got, or is about to be, and could not be stored yet: it is kept in memory and tried again; {why}"
+    )
 }
 
 fn next_look(ctx: &Context, plan: &Plan) -> Action {
@@ -189,22 +204,26 @@ struct Look<'a> {
     desired: Arc<Desired>,
     memory: &'a mut Memory,
     published: bool,
+    /// Whether somebody else's exchange of the credential holds this one up.
+    held_up: bool,
 }
 
 impl Look<'_> {
     /// Acts until there is nothing to do but wait.
     async fn steps(&mut self, mut observed: Observed) -> Result<(Observed, Plan), StoreError> {
-        if let Some(receiver) = self.memory.in_flight.take() {
-            observed = self.hear(receiver, observed).await?;
+        if let Some(in_flight) = self.memory.in_flight.take() {
+            observed = self.hear(in_flight, observed).await?;
         }
         let mut steps = 0;
         loop {
             let plan = plan(&self.desired, &observed, self.ctx.now());
-            let too_many = steps >= MAX_STEPS || self.memory.in_flight.is_some();
+            let too_many = steps >= MAX_STEPS || self.held_up || self.memory.in_flight.is_some();
             match plan.act {
                 _ if too_many => return Ok((observed, plan)),
                 Act::Wait => return Ok((observed, plan)),
-                Act::Exchange(exchange) => observed = self.exchange(exchange, observed).await?,
+                Act::Exchange(exchange) => {
+                    observed = Box::pin(self.exchange(exchange, observed)).await?;
+                }
                 Act::Publish if self.published => {
                     let message = "the Secret is not as it was written: see which admission webhook or controller changes it";
                     observed = self.storage_failed(observed, message.to_owned());
@@ -242,9 +261,23 @@ impl Look<'_> {
             }
         };
         tracing::debug!(why = ?exchange.why, source = ?exchange.source, "exchange");
+        let request = observed.requested_at.clone();
+        let claim = match self.desired.grant {
+            Grant::ClientCredentials => None,
+            Grant::RefreshToken { .. } => {
+                let claim = self.ctx.exchanger.in_use.claim(&identity.namespace, &identity.name);
+                let Ok(claim) = tokio::time::timeout(self.patience() + COMMIT_PATIENCE, claim).await else {
+                    self.held_up = true;
+                    return Ok(self.storage_failed(observed, OTHERS_COMMIT.to_owned()));
+                };
+                Some(claim)
+            }
+        };
         let turn = self.ctx.exchanger.provider.admit(&self.desired.client).await;
-        let receiver = self.ctx.exchanger.begin(Job {
+        let in_flight = self.ctx.exchanger.begin(Job {
+            request,
             turn,
+            claim,
             desired: Arc::clone(&self.desired),
             exchange,
             planned_with: observed.credential().cloned(),
@@ -257,10 +290,7 @@ impl Look<'_> {
             namespace: identity.namespace.clone(),
             tenant_id,
         });
-        if observed.requested() {
-            observed.status.last_handled_request.clone_from(&observed.requested_at);
-        }
-        self.hear(receiver, observed).await
+        self.hear(in_flight, observed).await
     }
 
     /// The GUID of the tenant, which an app-only answer of Entra does not tell and MSAL's cache wants.
@@ -289,24 +319,43 @@ impl Look<'_> {
         }
     }
 
+    /// How long one live read and one write before the request, the request and a retry of it may take.
+    fn patience(&self) -> Duration {
+        self.ctx.exchanger.deadline() * 2
+    }
+
     /// Waits for an exchange, and takes in what came of it.
     async fn hear(
         &mut self,
-        mut receiver: oneshot::Receiver<Report>,
-        observed: Observed,
+        mut in_flight: InFlight,
+        mut observed: Observed,
     ) -> Result<Observed, StoreError> {
-        // One live read and one write before the request, a retry of it, and the commit.
-        let patience = self.ctx.exchanger.deadline() * 2 + COMMIT_PATIENCE;
-        match tokio::time::timeout(patience, &mut receiver).await {
-            Ok(Ok(report)) => self.take_in(report, observed).await,
-            Ok(Err(_)) => {
-                Ok(self.storage_failed(observed, "the exchange broke off; see the operator's log".to_owned()))
+        let InFlight { report, trouble, told, .. } = &mut in_flight;
+        let patience = async {
+            if *told {
+                return tokio::time::sleep(TOLD_PATIENCE).await;
             }
-            Err(_) => {
-                self.memory.in_flight = Some(receiver);
-                let message = "a new token was got, or is about to be, and could not be stored yet: it is kept in memory and \
-                               tried again; let whoever runs the cluster see why Secrets cannot be written";
-                Ok(self.storage_failed(observed, message.to_owned()))
+            // That a write was refused is told soon; that nothing is known yet is told late.
+            let _ = tokio::time::timeout(self.patience(), trouble.wait_for(Option::is_some)).await;
+            tokio::time::sleep(COMMIT_PATIENCE).await;
+        };
+        tokio::select! {
+            biased;
+            heard = report => match heard {
+                Ok(report) => {
+                    // Made good by this exchange, or by the retry of one that failed.
+                    if !matches!(report, Report::Stale) {
+                        observed.status.last_handled_request.clone_from(&in_flight.request);
+                    }
+                    self.take_in(report, observed).await
+                }
+                Err(_) => Ok(self.storage_failed(observed, "the exchange broke off; see the operator's log".to_owned())),
+            },
+            () = patience => {
+                let message = not_stored_yet(in_flight.trouble.borrow().as_ref());
+                in_flight.told = true;
+                self.memory.in_flight = Some(in_flight);
+                Ok(self.storage_failed(observed, message))
             }
         }
     }

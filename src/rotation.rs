@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -28,8 +28,10 @@ use crate::plan::{Exchange, Source};
 use crate::seed;
 use crate::store::StoreError;
 
+mod in_use;
 mod turn;
 
+pub use in_use::{Claim, InUse};
 use turn::Turn;
 
 /// No exchange takes longer.
@@ -58,12 +60,18 @@ pub struct Exchanger {
     pub holder: String,
     /// The tasks that shutdown awaits.
     pub tasks: TaskTracker,
+    /// The credentials of which an exchange is under way.
+    pub in_use: InUse,
 }
 
 /// An exchange to be made; it owns all it needs, for it may outlive the reconcile that began it.
 pub struct Job {
+    /// The `graphtoken.io/requested-at` that it makes good.
+    pub request: Option<String>,
     /// The leave to send, got before time is short.
     pub turn: Option<OwnedSemaphorePermit>,
+    /// The sole right to the credential, if the grant has one.
+    pub claim: Option<Claim>,
     /// What is desired.
     pub desired: Arc<Desired>,
     /// What is to be exchanged.
@@ -117,6 +125,19 @@ pub enum Report {
     Storage(StoreError),
 }
 
+/// An exchange under way.
+#[derive(Debug)]
+pub struct InFlight {
+    /// The `graphtoken.io/requested-at` that it makes good.
+    pub request: Option<String>,
+    /// What comes of it.
+    pub report: oneshot::Receiver<Report>,
+    /// Why the latest try to store what it brought failed.
+    pub trouble: watch::Receiver<Option<StoreError>>,
+    /// Whether the status tells of that trouble.
+    pub told: bool,
+}
+
 /// Why an exchange ended before its end.
 enum Cut {
     Stale,
@@ -134,14 +155,15 @@ impl From<StoreError> for Cut {
 
 impl Exchanger {
     /// Begins an exchange as a task of its own.
-    pub fn begin(&self, job: Job) -> tokio::sync::oneshot::Receiver<Report> {
-        let (report, receiver) = tokio::sync::oneshot::channel();
-        let exchanger = self.clone();
+    pub fn begin(&self, job: Job) -> InFlight {
+        let (report, heard) = oneshot::channel();
+        let (trouble, troubled) = watch::channel(None);
+        let (exchanger, request) = (self.clone(), job.request.clone());
         self.tasks.spawn(async move {
             // Nobody may be there to hear it: the store has it all the same.
-            let _ = report.send(exchanger.run(job).await);
+            let _ = report.send(exchanger.run(job, &trouble).await);
         });
-        receiver
+        InFlight { request, report: heard, trouble: troubled, told: false }
     }
 
     /// How long a request may take: with leaders, well within a Lease.
@@ -149,13 +171,13 @@ impl Exchanger {
         self.lease_duration.map_or(MAX_DEADLINE, |lease| MAX_DEADLINE.min(lease / 2))
     }
 
-    async fn run(&self, job: Job) -> Report {
+    async fn run(&self, job: Job, trouble: &watch::Sender<Option<StoreError>>) -> Report {
         if !self.lease.outlives(self.deadline()) {
             return Report::Stale;
         }
         let done = match job.exchange.source {
             Source::Client => self.app_only(&job).await,
-            Source::Chain | Source::Seed => self.rotate(&job).await,
+            Source::Chain | Source::Seed => self.rotate(&job, trouble).await,
         };
         done.unwrap_or_else(|cut| match cut {
             Cut::Stale => Report::Stale,
@@ -188,7 +210,7 @@ impl Exchanger {
         })
     }
 
-    async fn rotate(&self, job: &Job) -> Result<Report, Cut> {
+    async fn rotate(&self, job: &Job, trouble: &watch::Sender<Option<StoreError>>) -> Result<Report, Cut> {
         let live = job.store.read().await?;
         let (live, tokens) = live.map_or((None, Tokens::default()), |(c, tokens)| (Some(c), tokens));
         if version(live.as_ref()) != version(job.planned_with.as_ref()) {
@@ -213,7 +235,7 @@ impl Exchanger {
             }
             sent = self.send(job, &request, Instant::now()).await?;
         }
-        let turn = Turn { job, begun: &begun, tokens: &tokens, attempt: &attempt, sent_at: sent.at };
+        let turn = Turn { job, begun: &begun, tokens: &tokens, attempt: &attempt, sent_at: sent.at, trouble };
         turn.conclude(sent.outcome, refresh_token).await
     }
 

@@ -24,7 +24,7 @@ use crate::exchange::Provider;
 use crate::kubeclient::{self, Clients};
 use crate::leader::{self, Candidate, Lease, campaign};
 use crate::metrics::Metrics;
-use crate::rotation::Exchanger;
+use crate::rotation::{Exchanger, InUse};
 use crate::state::State;
 
 /// Between two tries to reach the API server at the start.
@@ -96,6 +96,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             metrics: metrics.clone(),
             holder: identity.clone(),
             tasks: TaskTracker::new(),
+            in_use: InUse::default(),
         };
         serve_a_term(&settings, &clients, exchanger, &caches, &stop).await;
     }

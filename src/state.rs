@@ -9,12 +9,11 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use secrecy::SecretString;
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::api::GraphTokenStatus;
 use crate::observed::{Credential, Meta, SeedState, TargetView};
-use crate::rotation::{InHand, Report};
+use crate::rotation::{InFlight, InHand};
 use crate::store::meta;
 
 /// Namespace and name.
@@ -56,7 +55,7 @@ pub struct Memory {
     /// Somebody else's write-ahead record: the attempt, and since when answered reads have shown it.
     pub pending_since: Option<(String, Instant)>,
     /// An exchange that is not settled yet.
-    pub in_flight: Option<oneshot::Receiver<Report>>,
+    pub in_flight: Option<InFlight>,
     /// What was said in an event that no condition speaks of, so that it is said once.
     pub said: BTreeSet<String>,
 }

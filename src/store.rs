@@ -74,12 +74,30 @@ fn refused(status: &Status) -> StoreError {
         }
         // A message of 403 speaks of rights, quotas and policies; others may quote the object, and so a token.
         (403, _) => StoreError::Refused(bounded(&status.message)),
-        (422, _) => {
-            StoreError::Refused("422 Invalid: the object as it is does not take this write".to_owned())
-        }
+        (422, _) => StoreError::Refused(denied_by(&status.message).map_or_else(
+            || "422 Invalid: the object as it is does not take this write".to_owned(),
+            |who| format!("422 Invalid: denied by {who}"),
+        )),
         (408 | 429 | 500.., _) => StoreError::Unanswered("it is overloaded or failing"),
-        (code, reason) => StoreError::Refused(format!("{code} {}", bounded(reason))),
+        (code, reason) => StoreError::Refused(denied_by(&status.message).map_or_else(
+            || format!("{code} {}", bounded(reason)),
+            |who| format!("{code} {}: denied by {who}", bounded(reason)),
+        )),
     }
+}
+
+/// The admission policy or webhook that a message names. Only its name: what it says of the object may quote it, and so a token.
+fn denied_by(message: &str) -> Option<String> {
+    [("ValidatingAdmissionPolicy '", '\''), ("admission webhook \"", '"')].into_iter().find_map(
+        |(kind, quote)| {
+            let (_, rest) = message.split_once(kind)?;
+            let (name, _) = rest.split_once(quote)?;
+            let is_name =
+                name.len() <= 253 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+            let kind = kind.trim_end_matches([' ', '"', '\'']);
+            is_name.then(|| format!("{kind} {name}"))
+        },
+    )
 }
 
 fn bounded(text: &str) -> String {
@@ -101,6 +119,27 @@ mod tests {
     fn each_answer_means_one_thing(#[case] code: u16, #[case] reason: &str, #[case] means: StoreError) {
         let status = Status { code, ..Status::failure("tok", reason) };
         assert_eq!(StoreError::from(kube::Error::Api(Box::new(status))), means);
+    }
+
+    #[rstest]
+    #[case(
+        422,
+        "secrets \"mail\" is forbidden: ValidatingAdmissionPolicy 'no-secrets' with binding 'all' denied request: tok",
+        "the API server refused: 422 Invalid: denied by ValidatingAdmissionPolicy no-secrets"
+    )]
+    #[case(
+        400,
+        "admission webhook \"validate.example.com\" denied the request: tok",
+        "the API server refused: 400 Invalid: denied by admission webhook validate.example.com"
+    )]
+    #[case(400, "admission webhook \"tok tok\" denied", "the API server refused: 400 Invalid")]
+    fn who_denied_it_is_named_and_what_it_says_is_not(
+        #[case] code: u16,
+        #[case] message: &str,
+        #[case] says: &str,
+    ) {
+        let status = Status { code, ..Status::failure(message, "Invalid") };
+        assert_eq!(StoreError::from(kube::Error::Api(Box::new(status))).to_string(), says);
     }
 
     #[test]

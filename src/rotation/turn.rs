@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
 
 use super::{Cut, InHand, Job, Report, stored_token};
 use crate::api::status::{SignInSource, SignedIn};
@@ -18,6 +20,9 @@ use crate::store::StoreError;
 /// The longest pause between two tries to store what an exchange brought. Well below [`crate::plan::PENDING_STANDS`]: when the
 /// API server is back after an outage, who holds the answer stores it before a standby takes the exchange for abandoned.
 const MAX_COMMIT_PAUSE: Duration = Duration::from_secs(1);
+/// An exchange that another process began has ended after this, one way or the other: its deadline is at most
+/// [`super::MAX_DEADLINE`], and what it may wait for beforehand is less.
+const RIVAL_ENDS: Duration = Duration::from_secs(30);
 /// How many digests of adopted seeds are remembered; 64 bytes each in a Secret of at most 1 MiB.
 const MAX_SEED_DIGESTS: usize = 4096;
 
@@ -28,6 +33,23 @@ pub(super) struct Turn<'a> {
     pub(super) tokens: &'a Tokens,
     pub(super) attempt: &'a str,
     pub(super) sent_at: Timestamp,
+    pub(super) trouble: &'a watch::Sender<Option<StoreError>>,
+}
+
+/// What came of one try to store what an exchange brought.
+enum Settled {
+    /// It is stored.
+    Stored(Box<Credential>),
+    /// What is stored is newer.
+    Outrun,
+    /// This exchange of somebody else's is to end first.
+    Rival(String),
+}
+
+impl Settled {
+    fn stored(credential: Credential) -> Self {
+        Self::Stored(Box::new(credential))
+    }
 }
 
 impl Turn<'_> {
@@ -164,35 +186,55 @@ impl Turn<'_> {
             generation: begun.generation,
             signed_in: begun.signed_in.as_ref().map(|signed_in| signed_in.time),
         };
-        let mut error = match self.job.store.commit(self.begun, &commit).await {
-            Ok(credential) => return Ok(credential),
-            Err(error) => error,
-        };
+        let mut tried = self.job.store.commit(self.begun, &commit).await.map(Settled::stored);
         let mut pause = Duration::from_millis(200);
+        let mut rival: Option<(String, Instant)> = None;
         loop {
-            tracing::warn!(%error, "a new refresh token could not be stored yet; it is kept in memory and tried again");
-            tokio::time::sleep(pause).await;
+            match tried {
+                Ok(Settled::Stored(credential)) => return Ok(*credential),
+                Ok(Settled::Outrun) => {
+                    tracing::info!("a newer refresh token is stored already; this one is dropped");
+                    return Err(Cut::Stale);
+                }
+                Ok(Settled::Rival(attempt)) => {
+                    tracing::info!("a new sign-in is under way; what came of the old one waits for its end");
+                    rival = rival.filter(|(known, _)| *known == attempt).or(Some((attempt, Instant::now())));
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        %error, "a new refresh token could not be stored yet; it is kept in memory and tried again"
+                    );
+                    self.trouble.send_replace(Some(error));
+                }
+            }
+            sleep(pause).await;
             pause = (pause * 2).min(MAX_COMMIT_PAUSE);
-            error = match self.try_to_settle(&commit, &spent).await {
-                Ok(Some(credential)) => return Ok(credential),
-                Ok(None) => return Err(Cut::Stale),
-                Err(error) => error,
-            };
+            let dead = rival.as_ref().filter(|(_, since)| since.elapsed() >= RIVAL_ENDS);
+            tried = self.try_to_settle(&commit, &spent, dead.map(|(attempt, _)| attempt.as_str())).await;
         }
     }
 
-    async fn try_to_settle(&self, commit: &Commit, spent: &Spent) -> Result<Option<Credential>, StoreError> {
+    /// One try. The exchange that `dead` began is taken for one that will not end.
+    async fn try_to_settle(
+        &self,
+        commit: &Commit,
+        spent: &Spent,
+        dead: Option<&str>,
+    ) -> Result<Settled, StoreError> {
         let stored = self.job.store.read().await?.map(|(credential, _)| credential);
         let lives = stored.is_some() || self.job.store.graphtoken_lives().await?;
-        match (settle(stored.as_ref().map(|c| &c.record), spent, lives), stored) {
-            (Settle::Done, stored) => Ok(stored),
-            (Settle::Write, Some(stored)) => self.job.store.commit(&stored, commit).await.map(Some),
-            (Settle::Create, _) => self.job.store.recreate(&self.whole(commit)).await.map(Some),
-            (Settle::Drop | Settle::Write, _) => {
-                tracing::info!("a newer refresh token is stored already; this one is dropped");
-                Ok(None)
+        let pending = stored.as_ref().and_then(|c| c.pending.as_ref()).map(|p| p.attempt.clone());
+        let rival = pending.filter(|attempt| attempt != self.attempt && Some(attempt.as_str()) != dead);
+        let verdict = settle(stored.as_ref().map(|c| &c.record), spent, rival.is_some(), lives);
+        Ok(match (verdict, stored, rival) {
+            (Settle::Done, Some(stored), _) => Settled::stored(stored),
+            (Settle::Write, Some(stored), _) => {
+                Settled::stored(self.job.store.commit(&stored, commit).await?)
             }
-        }
+            (Settle::Create, ..) => Settled::stored(self.job.store.recreate(&self.whole(commit)).await?),
+            (Settle::Wait, _, Some(rival)) => Settled::Rival(rival),
+            (Settle::Drop | Settle::Done | Settle::Write | Settle::Wait, ..) => Settled::Outrun,
+        })
     }
 
     /// A commit that stands by itself: where the answer brought no refresh token, the one that was used goes on.

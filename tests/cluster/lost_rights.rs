@@ -162,7 +162,7 @@ async fn rights_that_are_taken_away_in_mid_exchange_cost_no_sign_in() {
         world.request_refresh("mail", "now").await;
         entra.journal_until(|journal| journal.token.len() == 2).await;
         delete::<RoleBinding>(world, "secrets").await;
-        let gt = cannot_store(world, &["kept in memory", "tried again"]).await;
+        let gt = cannot_store(world, &["kept in memory", "tried again", "forbidden"]).await;
         assert!(gt.ready(), "the token that pods have is still good");
         assert_no_hot_loop(world).await;
         grant_secrets(world).await;
@@ -269,9 +269,9 @@ async fn a_policy_that_refuses_the_commit_costs_no_sign_in() {
         world.until("mail", "ready", Gt::ready).await;
         let pod = Pod::mount(world, "mail", &entra).await;
 
-        let policy = refuse_commits(world).await;
+        let policy = refuse_commits(world, Some("Forbidden")).await;
         world.request_refresh("mail", "now").await;
-        let gt = cannot_store(world, &["kept in memory", "tried again"]).await;
+        let gt = cannot_store(world, &["kept in memory", "tried again", &policy, "no commits today"]).await;
         assert!(gt.ready(), "the token that pods have is still good");
         assert_no_hot_loop(world).await;
         assert_unbroken(&entra, &ledger, 2);
@@ -286,8 +286,36 @@ async fn a_policy_that_refuses_the_commit_costs_no_sign_in() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_graphtoken_created_again_while_a_commit_is_refused_spends_no_token_twice() {
+    World::run("refused-recreated", async |world| {
+        let entra = strict(world).await;
+        let ledger = Ledger::of(world, "mail", &entra);
+        world.operator(Options::default().flag(LEASE)).await;
+        let mail = delegated("mail", &Issuer::entra(&entra, CLIENT_ID), "seed");
+        world.create(&mail).await;
+        world.until("mail", "ready", Gt::ready).await;
+
+        let policy = refuse_commits(world, None).await;
+        world.request_refresh("mail", "now").await;
+        // What a policy that gives no reason says may quote the object: only its name is told.
+        cannot_store(world, &["kept in memory", &policy]).await;
+        world.graphtokens().delete("mail", &DeleteParams::default()).await.unwrap();
+        world.create(&mail).await;
+        world.until("mail", "ready with the token that is stored", Gt::ready).await;
+        world.request_refresh("mail", "again").await;
+        cannot_store(world, &["earlier GraphToken of this name"]).await;
+        assert_unbroken(&entra, &ledger, 2);
+        lift(world, &policy).await;
+        heals(world, 1).await;
+        assert_unbroken(&entra, &ledger, 3);
+        assert_newest_is_kept(world, &entra).await;
+    })
+    .await;
+}
+
 /// Lets an exchange be announced, and refuses to have its outcome stored.
-async fn refuse_commits(world: &World) -> String {
+async fn refuse_commits(world: &World, reason: Option<&str>) -> String {
     let name = format!("refuse-commits-{}", world.namespace);
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(world.cluster.client.clone());
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(world.cluster.client.clone());
@@ -298,7 +326,7 @@ async fn refuse_commits(world: &World) -> String {
         ]},
         "validations": [{
             "expression": format!("request.name != '{refused}' || 'pending.json' in object.data"),
-            "message": "no commits today", "reason": "Forbidden",
+            "message": "no commits today", "reason": reason,
         }],
     }});
     let binding = json!({"metadata": {"name": name}, "spec": {

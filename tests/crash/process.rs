@@ -18,7 +18,7 @@ use graphtoken::leader::Lease;
 use graphtoken::metrics::Metrics;
 use graphtoken::reconcile::reconcile;
 use graphtoken::retention::retain;
-use graphtoken::rotation::Exchanger;
+use graphtoken::rotation::{Exchanger, InUse};
 use graphtoken::state::State;
 use graphtoken::store::StoreError;
 use jiff::{SignedDuration, Timestamp};
@@ -111,6 +111,7 @@ impl Process {
             metrics: Metrics::default(),
             holder: holder.to_owned(),
             tasks: TaskTracker::new(),
+            in_use: InUse::default(),
         };
         let ctx = Context {
             exchanger,

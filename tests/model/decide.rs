@@ -156,8 +156,8 @@ fn signed_in(number: u8) -> Option<Time> {
     (number > 0).then(|| Time::from(time))
 }
 
-/// What `settle` says to an exchange of replica `me`.
-pub fn settled(stored: Option<&Credential>, me: u8, exchange: Exchange) -> Settle {
+/// What `settle` says to an exchange of replica `me`; `rival`: another one's exchange is under way.
+pub fn settled(stored: Option<&Credential>, me: u8, exchange: Exchange, rival: bool) -> Settle {
     let attempt = |who: Who| if who == Who::Replica(me) { "mine".to_owned() } else { name(who) };
     let record = stored.map(|stored| Record {
         generation: stored.generation.into(),
@@ -170,7 +170,7 @@ pub fn settled(stored: Option<&Credential>, me: u8, exchange: Exchange) -> Settl
         generation: exchange.generation.into(),
         signed_in: signed_in(exchange.signed_in),
     };
-    settle(record.as_ref(), &mine, true)
+    settle(record.as_ref(), &mine, rival, true)
 }
 
 /// Now, by any replica's clock: far enough from its beginning.

@@ -201,12 +201,14 @@ fn hold(nexts: &mut Nexts, i: u8, (exchange, token, settling, age): (Exchange, T
     };
     if settling == Settling::Read {
         nexts.add(Action::ReadToSettle(i), |state, notes| {
-            let said = settled(state.credential.as_ref(), i, exchange);
+            let rival = begun_by_another(state, i);
+            let said = settled(state.credential.as_ref(), i, exchange, rival);
             let (step, note) = match said {
                 Settle::Done => (Step::Idle, "settle: done"),
                 Settle::Drop => (Step::Idle, "settle: drop"),
                 Settle::Write => (to(Settling::Write, true), "settle: write"),
                 Settle::Create => (to(Settling::Create, true), "settle: create"),
+                Settle::Wait => (to(Settling::Read, false), "settle: wait"),
             };
             notes.notes.push(note);
             finish(state, i, step);
@@ -252,6 +254,13 @@ fn hold(nexts: &mut Nexts, i: u8, (exchange, token, settling, age): (Exchange, T
         replica(state, i).step = to(Settling::Read, false);
         state.stray = Some(Stray { credential: next(state) });
     });
+}
+
+/// Whether the record says that another replica's exchange is under way, and it is: of one that is not, the record stands
+/// unchanged until it is taken for dead.
+fn begun_by_another(state: &State, i: u8) -> bool {
+    let Some(Who::Replica(other)) = state.credential.and_then(|c| c.pending) else { return false };
+    other != i && state.replicas[usize::from(other)].step != Step::Idle
 }
 
 fn finish(state: &mut State, i: u8, step: Step) {
