@@ -4,6 +4,7 @@
 //! only refine it, for Microsoft changes them at will ("Microsoft Entra authentication and authorization error codes").
 //! `error_description` is never read: its text names accounts.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::api::Reason;
@@ -101,9 +103,17 @@ impl Answer<'_> {
         }
     }
 
-    /// A byte-order mark or bad UTF-8 in some member must not cost a refresh token that stands beside it.
+    /// A byte-order mark or bad UTF-8 in some member must not cost a refresh token that stands beside it, nor may a member
+    /// that is JSON by its grammar and no value: half a surrogate pair, a number beyond range, lists too deep. It is left out.
     fn json(&self) -> Option<Value> {
-        serde_json::from_str(String::from_utf8_lossy(self.body).trim_start_matches('\u{feff}')).ok()
+        let text = String::from_utf8_lossy(self.body);
+        let text = text.trim_start_matches('\u{feff}');
+        serde_json::from_str(text).ok().or_else(|| {
+            let members: BTreeMap<String, Box<RawValue>> = serde_json::from_str(text).ok()?;
+            let usable =
+                |(name, raw): (String, Box<RawValue>)| Some((name, serde_json::from_str(raw.get()).ok()?));
+            Some(Value::Object(members.into_iter().filter_map(usable).collect()))
+        })
     }
 }
 

@@ -211,6 +211,24 @@ fn a_refresh_token_is_taken_whatever_its_characters_but_not_of_any_length() {
     assert_eq!(long.warnings, [Warning::RefreshTokenDropped]);
 }
 
+#[rstest]
+#[case::half_a_surrogate_pair(r#""\ud800""#)]
+#[case::a_number_beyond_range("1e999")]
+#[case::lists_too_deep(&["[".repeat(200), "]".repeat(200)].concat())]
+fn a_refresh_token_is_taken_though_a_member_beside_it_has_no_value(#[case] odd: &str) {
+    for body in [
+        format!(r#"{{"access_token": "eyJ.at", "refresh_token": "0.AX-new", "odd": {odd}}}"#),
+        format!(r#"{{"expires_in": {odd}, "access_token": {odd}, "refresh_token": "0.AX-new"}}"#),
+    ] {
+        let rotated = match read_as(GrantKind::RefreshToken, 200, body.as_bytes()) {
+            Outcome::Issued(issued) => issued.refresh_token,
+            Outcome::Unusable { rotated, .. } => rotated,
+            Outcome::Refused(failure) => panic!("{failure:?}"),
+        };
+        assert_eq!(rotated.as_ref().map(|token| token.expose_secret()), Some("0.AX-new"), "{body}");
+    }
+}
+
 #[test]
 fn an_app_has_no_refresh_token_and_no_account() {
     let info = client_info(&json!({"uid": "u", "utid": "t"}));
