@@ -36,7 +36,7 @@ generate: ## everything that is generated: crds/
 check: ## format, lints and unit tests, in under a minute
 	@cargo fmt --all --check
 	@cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
-	@cargo test --locked --quiet --lib --bins --test crd
+	@cargo test --locked --quiet --lib --bins --test crd --test corpus
 
 .PHONY: test
 test: ## everything the project tests; installs what it needs

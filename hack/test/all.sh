@@ -75,6 +75,7 @@ step scripts scripts
 step deny hack/test/deny.sh
 step simulator simulator
 step lost lost
+step fuzz hack/test/fuzz.sh
 step oidc oidc
 step venv hack/python/venv.sh
 step cluster cluster

@@ -12,9 +12,13 @@ if [[ $("$deny" --version 2>/dev/null) != "cargo-deny $version" ]]; then
   # Unoptimised: it builds in a third of the time, and runs for seconds.
   cargo install cargo-deny --locked --debug --version "$version" --root "$tools" --quiet
 fi
+# It has a deny.toml of its own.
+fuzz=(--manifest-path tests/fuzz/Cargo.toml)
 "$deny" --log-level warn check licenses bans sources
+"$deny" --log-level warn "${fuzz[@]}" check licenses bans sources
 if ! timeout 60 "$deny" fetch db >/dev/null 2>&1; then
   echo "SKIPPED: advisories: their database cannot be reached from here"
   exit 0
 fi
 "$deny" --log-level warn check advisories
+"$deny" --log-level warn "${fuzz[@]}" check advisories

@@ -1,0 +1,7 @@
+//! libFuzzer's entry to the check `response`.
+#![no_main]
+
+#[path = "memory.rs"]
+mod memory;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| memory::bounded(input, graphtoken_fuzz::response::check));
