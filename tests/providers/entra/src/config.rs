@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Clock;
+use crate::client_auth::{Certificate, FederatedCredential};
 use crate::device::DeviceFlow;
 
 /// The default tenant's GUID.
@@ -43,6 +44,8 @@ pub struct Config {
     pub rotation: Rotation,
     /// How signing in by device code goes.
     pub device: DeviceFlow,
+    /// Take certificate assertions signed by RS256 too, beside PS256.
+    pub rs256_assertions: bool,
     /// The time.
     pub clock: Clock,
 }
@@ -62,9 +65,16 @@ pub struct Client {
     /// The application id.
     #[serde(default)]
     pub id: String,
-    /// A confidential client's secret. Without one the client is public.
+    /// A confidential client's secret. Without any of secret, certificate and federated credential the client is
+    /// public.
     #[serde(default)]
     pub secret: Option<String>,
+    /// Certificates whose keys sign its assertions.
+    #[serde(default)]
+    pub certificates: Vec<Certificate>,
+    /// Issuers elsewhere whose tokens prove it.
+    #[serde(default)]
+    pub federated: Vec<FederatedCredential>,
     /// Application permissions, as in `User.Read.All`. Without any, Graph refuses its app-only tokens.
     #[serde(default)]
     pub app_roles: Vec<String>,
@@ -107,6 +117,7 @@ impl Default for Config {
             numbers_as_strings: false,
             rotation: Rotation::default(),
             device: DeviceFlow::default(),
+            rs256_assertions: false,
             clock: Clock::system(),
         }
     }
@@ -115,12 +126,37 @@ impl Default for Config {
 impl Client {
     /// A client that proves nothing.
     pub fn public(id: impl Into<String>) -> Self {
-        Self { id: id.into(), secret: None, app_roles: Vec::new() }
+        Self {
+            id: id.into(),
+            secret: None,
+            certificates: Vec::new(),
+            federated: Vec::new(),
+            app_roles: Vec::new(),
+        }
     }
 
     /// A client that proves itself with a secret.
     pub fn confidential(id: impl Into<String>, secret: impl Into<String>) -> Self {
-        Self { id: id.into(), secret: Some(secret.into()), app_roles: Vec::new() }
+        Self { secret: Some(secret.into()), ..Self::public(id) }
+    }
+
+    /// Registers a certificate: the client proves itself with assertions signed by its key.
+    #[must_use]
+    pub fn with_certificate(mut self, certificate: Certificate) -> Self {
+        self.certificates.push(certificate);
+        self
+    }
+
+    /// Registers a federated credential: the client proves itself with tokens of another issuer.
+    #[must_use]
+    pub fn with_federated(mut self, credential: FederatedCredential) -> Self {
+        self.federated.push(credential);
+        self
+    }
+
+    /// Whether it must prove itself.
+    pub fn is_confidential(&self) -> bool {
+        self.secret.is_some() || !self.certificates.is_empty() || !self.federated.is_empty()
     }
 
     /// Grants an application permission.
@@ -135,7 +171,9 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("id", &self.id)
-            .field("confidential", &self.secret.is_some())
+            .field("secret", &self.secret.is_some())
+            .field("certificates", &self.certificates)
+            .field("federated", &self.federated)
             .field("app_roles", &self.app_roles)
             .finish()
     }

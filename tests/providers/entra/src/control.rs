@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::http::HeaderMap;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -93,6 +94,12 @@ impl Control {
     /// Its address as a URL, without a slash at the end. Serves as authority and as Graph endpoint.
     pub fn url(&self) -> String {
         format!("http://{}", self.shared.addr)
+    }
+
+    /// Its address as the client wrote it.
+    pub(crate) fn base(&self, headers: &HeaderMap) -> String {
+        let host = headers.get("host").and_then(|host| host.to_str().ok());
+        host.map_or_else(|| self.url(), |host| format!("http://{host}"))
     }
 
     /// The token endpoint of the tenant, as `spec.endpoints.token` wants it.
@@ -252,18 +259,24 @@ impl Control {
         self.with(|state| state.settings.rotation = rotation);
     }
 
+    /// From now on, certificate assertions may be signed by RS256 too, or not.
+    pub fn set_rs256_assertions(&self, allowed: bool) {
+        self.with(|state| state.settings.rs256_assertions = allowed);
+    }
+
     /// Registers an application, or replaces the one of the same id.
     pub fn put_client(&self, client: Client) {
         self.with(|state| state.clients.insert(client.id.clone(), client));
     }
 
-    /// Sets a client's secret; `None` makes it public.
+    /// Changes a registered application: its certificates, for instance.
+    pub fn change_client(&self, client_id: &str, change: impl FnOnce(&mut Client)) -> Result<(), Unknown> {
+        self.with(|state| state.clients.get_mut(client_id).map(change).ok_or(Unknown::Client))
+    }
+
+    /// Sets a client's secret; `None` takes it away.
     pub fn set_client_secret(&self, client_id: &str, secret: Option<&str>) -> Result<(), Unknown> {
-        self.with(|state| {
-            let client = state.clients.get_mut(client_id).ok_or(Unknown::Client)?;
-            client.secret = secret.map(str::to_owned);
-            Ok(())
-        })
+        self.change_client(client_id, |client| client.secret = secret.map(str::to_owned))
     }
 
     /// Adds a user, or replaces the one of the same object id.

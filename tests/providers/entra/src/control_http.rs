@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::answer::Processed;
+use crate::client_auth::{Certificate, FederatedCredential};
 use crate::config::{Client, Rotation, User};
 use crate::control::{Control, Unknown};
 use crate::device::DevicePolicy;
@@ -30,6 +31,8 @@ pub(crate) fn routes() -> Router<Control> {
         .route("/settings", put(settings))
         .route("/clients/{id}", put(put_client))
         .route("/clients/{id}/secret", put(client_secret))
+        .route("/clients/{id}/certificates", put(client_certificates))
+        .route("/clients/{id}/federated", put(client_federated))
         .route("/users/{oid}", put(put_user))
         .route("/faults", post(queue_fault).get(pending_faults).delete(clear_faults))
         .route("/clock/advance", post(advance))
@@ -72,12 +75,25 @@ struct Settings {
     device_slow_down: Option<bool>,
     device_policy: Option<DevicePolicy>,
     graph_refuses: Option<bool>,
+    rs256_assertions: Option<bool>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Secret {
     secret: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Certificates {
+    certificates: Vec<Certificate>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Federated {
+    federated: Vec<FederatedCredential>,
 }
 
 #[derive(Deserialize)]
@@ -168,6 +184,9 @@ async fn settings(Shared(control): Shared<Control>, body: Bytes) -> Response {
         if let Some(refuses) = settings.graph_refuses {
             control.set_graph_refuses(refuses);
         }
+        if let Some(allowed) = settings.rs256_assertions {
+            control.set_rs256_assertions(allowed);
+        }
         json!({})
     }))
 }
@@ -182,6 +201,24 @@ async fn put_client(Shared(control): Shared<Control>, Path(id): Path<String>, bo
 async fn client_secret(Shared(control): Shared<Control>, Path(id): Path<String>, body: Bytes) -> Response {
     answer(parse::<Secret>(&body).and_then(|new| {
         control.set_client_secret(&id, new.secret.as_deref())?;
+        Ok(json!({}))
+    }))
+}
+
+async fn client_certificates(
+    Shared(control): Shared<Control>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Response {
+    answer(parse::<Certificates>(&body).and_then(|new| {
+        control.change_client(&id, |client| client.certificates = new.certificates)?;
+        Ok(json!({}))
+    }))
+}
+
+async fn client_federated(Shared(control): Shared<Control>, Path(id): Path<String>, body: Bytes) -> Response {
+    answer(parse::<Federated>(&body).and_then(|new| {
+        control.change_client(&id, |client| client.federated = new.federated)?;
         Ok(json!({}))
     }))
 }

@@ -18,8 +18,7 @@ pub(crate) async fn endpoint(
 ) -> Response {
     let subject = Subject { path: Endpoint::Discovery, grant: None, client_id: None };
     let fault = control.with(|state| state.faults.take(&subject));
-    let host = headers.get("host").and_then(|host| host.to_str().ok());
-    let base = host.map_or_else(|| control.url(), |host| format!("http://{host}"));
+    let base = control.base(&headers);
     answer::through(
         fault,
         |_, _| {},
@@ -50,7 +49,7 @@ fn respond(control: &Control, base: &str, tenant: &str) -> Processed {
             "device_authorization_endpoint": format!("{base}/{path}/oauth2/v2.0/devicecode"),
             "authorization_endpoint": format!("{base}/{path}/oauth2/v2.0/authorize"),
             "jwks_uri": format!("{base}/{path}/discovery/v2.0/keys"),
-            "token_endpoint_auth_methods_supported": ["client_secret_post"],
+            "token_endpoint_auth_methods_supported": ["client_secret_post", "private_key_jwt"],
             "response_types_supported": ["code"],
             "subject_types_supported": ["pairwise"],
             "id_token_signing_alg_values_supported": ["none"],

@@ -38,6 +38,8 @@ pub struct TokenEntry {
     pub codes: Vec<u32>,
     /// The fault it met.
     pub fault: Option<&'static str>,
+    /// The client's assertion, whatever became of it.
+    pub assertion: Option<AssertionEntry>,
     /// SHA-256 of the refresh token received.
     pub received_sha256: Option<String>,
     /// SHA-256 of the device code received.
@@ -46,6 +48,29 @@ pub struct TokenEntry {
     pub issued_sha256: Option<String>,
     /// SHA-256 of the access token issued.
     pub access_sha256: Option<String>,
+}
+
+/// An assertion by which a client proves itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AssertionEntry {
+    /// SHA-256 of the assertion.
+    pub sha256: String,
+    /// Whether the very same assertion had been received before.
+    pub seen_before: bool,
+    /// The `alg` of its header. It and what follows is as written: nothing of it need be true.
+    pub algorithm: Option<String>,
+    /// The `x5t#S256` of its header, or else the `kid`.
+    pub key: Option<String>,
+    /// Its `iss`.
+    pub issuer: Option<String>,
+    /// Its `sub`.
+    pub subject: Option<String>,
+    /// Its `aud`.
+    pub audience: Vec<String>,
+    /// SHA-256 of its `jti`.
+    pub jti_sha256: Option<String>,
+    /// Seconds from its `nbf` to its `exp`.
+    pub lifetime_seconds: Option<u64>,
 }
 
 /// A request for a device code.

@@ -30,9 +30,11 @@
 //! | `POST /device-codes/approve` | `user_code` `user?` (object id or UPN) | |
 //! | `POST /device-codes/decline`, `POST /device-codes/expire` | `user_code` | |
 //! | `POST /access-tokens/revoke-all` | | Graph refuses what was issued so far |
-//! | `PUT /settings` | any of `token_lifetime_seconds` `refresh_in_seconds` (0: none) `numbers_as_strings` `rotation` (`lenient`, `strict`) `device_lifetime_seconds` `device_interval_seconds` (0: none is answered) `device_slow_down` `device_policy` (`allowed`, `access_denied`, `invalid_grant`) `graph_refuses` (every token) | |
-//! | `PUT /clients/{id}` | `secret?` `app_roles?` | |
-//! | `PUT /clients/{id}/secret` | `secret` (null: public) | |
+//! | `PUT /settings` | any of `token_lifetime_seconds` `refresh_in_seconds` (0: none) `numbers_as_strings` `rotation` (`lenient`, `strict`) `device_lifetime_seconds` `device_interval_seconds` (0: none is answered) `device_slow_down` `device_policy` (`allowed`, `access_denied`, `invalid_grant`) `graph_refuses` (every token) `rs256_assertions` | |
+//! | `PUT /clients/{id}` | `secret?` `certificates?` `federated?` `app_roles?` | |
+//! | `PUT /clients/{id}/secret` | `secret` (null: none) | |
+//! | `PUT /clients/{id}/certificates` | `certificates`: PEM texts | |
+//! | `PUT /clients/{id}/federated` | `federated`: each `issuer` `subject` `audience?` and either `jwks` or `jwks_url` `bearer?` `ca_pem?` | |
 //! | `PUT /users/{oid}` | `upn` `consented?` | |
 //! | `POST /faults` | a [`Fault`], see below | |
 //! | `GET /faults`, `DELETE /faults` | | `faults`: those not used up |
@@ -77,6 +79,9 @@ use std::ops::Deref;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use crate::client_auth::{
+    Certificate, FederatedCredential, InvalidCertificate, Jwks, TOKEN_EXCHANGE_AUDIENCE,
+};
 pub use crate::clock::Clock;
 pub use crate::config::{
     CLIENT_ID, Client, Config, Rotation, TENANT_DOMAIN, TENANT_ID, Tenant, USER_OID, USER_UPN, User,
@@ -84,7 +89,7 @@ pub use crate::config::{
 pub use crate::control::{AccessTokenInfo, Control, Unknown};
 pub use crate::device::{DEVICE_LOGIN_URI, DeviceCodeInfo, DeviceFlow, DevicePolicy};
 pub use crate::fault::{Action, Canned, Endpoint, EntraError, Fault, Forever, Match, Times};
-pub use crate::journal::{Counts, DeviceEntry, GraphEntry, Journal, Outcome, TokenEntry};
+pub use crate::journal::{AssertionEntry, Counts, DeviceEntry, GraphEntry, Journal, Outcome, TokenEntry};
 pub use crate::random::{ACCESS_TOKEN_PREFIX, DEVICE_CODE_PREFIX, REFRESH_TOKEN_PREFIX, digest};
 
 /// A running simulator. It derefs to its [`Control`], and stops when it is dropped.

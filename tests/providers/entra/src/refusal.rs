@@ -57,12 +57,12 @@ impl Refusal {
         Self::new(400, "unauthorized_client", 700_016, message)
     }
 
-    pub(crate) fn secret_on_public_client() -> Self {
+    pub(crate) fn proof_of_public_client() -> Self {
         let message = "The client is public: it must present neither a secret nor an assertion.";
         Self::new(401, "invalid_client", 700_025, message)
     }
 
-    pub(crate) fn secret_missing() -> Self {
+    pub(crate) fn proof_missing() -> Self {
         let message = "The body lacks the parameter 'client_assertion' or 'client_secret'.";
         Self::new(401, "invalid_client", 7_000_218, message)
     }
@@ -134,5 +134,75 @@ impl Refusal {
     pub(crate) fn blocked_by_policy(error: &str) -> Self {
         let message = "A Conditional Access policy blocks this sign-in.";
         Self::new(400, error, 53_003, message)
+    }
+
+    pub(crate) fn two_proofs() -> Self {
+        let message = "The body has both 'client_assertion' and 'client_secret'.";
+        Self::new(400, "invalid_request", 90_023, message)
+    }
+
+    pub(crate) fn assertion_type_unknown() -> Self {
+        Self::new(400, "invalid_request", 90_023, "The 'client_assertion_type' is not that of a JWT.")
+    }
+
+    pub(crate) fn assertion_malformed(why: &str) -> Self {
+        Self::new(401, "invalid_client", 50_027, format!("The assertion is not a valid JWT: {why}."))
+    }
+
+    pub(crate) fn assertion_algorithm(supported: &str) -> Self {
+        let message = format!("The assertion is signed by no supported algorithm: {supported}.");
+        Self::new(401, "invalid_client", 5_002_738, message)
+    }
+
+    pub(crate) fn assertion_key_unknown() -> Self {
+        let message = "The assertion's key is not registered for the client.";
+        Self::new(401, "invalid_client", 700_027, message)
+    }
+
+    pub(crate) fn assertion_signature() -> Self {
+        Self::new(401, "invalid_client", 700_027, "The assertion's signature is not valid.")
+    }
+
+    pub(crate) fn assertion_subject() -> Self {
+        let message = "The assertion's subject is not the 'client_id'.";
+        Self::new(401, "invalid_client", 700_021, message)
+    }
+
+    pub(crate) fn assertion_audience() -> Self {
+        let message = "The assertion's audience is neither the token endpoint nor the issuer.";
+        Self::new(401, "invalid_client", 700_023, message)
+    }
+
+    pub(crate) fn assertion_out_of_time() -> Self {
+        Self::new(401, "invalid_client", 700_024, "The assertion is not within its time.")
+    }
+
+    /// Entra has no number for it that we know of.
+    pub(crate) fn assertion_replayed() -> Self {
+        let refusal =
+            Self::unnumbered("invalid_client", "An assertion of the same 'jti' was received before.");
+        Self { status: 401, ..refusal }
+    }
+
+    pub(crate) fn no_federated_credential() -> Self {
+        let message = "The client has no federated credential that fits the assertion.";
+        Self::new(401, "invalid_client", 70_021, message)
+    }
+
+    pub(crate) fn federated_issuer() -> Self {
+        Self::new(401, "invalid_client", 700_211, "No federated credential fits the assertion's issuer.")
+    }
+
+    pub(crate) fn federated_audience() -> Self {
+        Self::new(401, "invalid_client", 700_212, "No federated credential fits the assertion's audience.")
+    }
+
+    pub(crate) fn federated_subject() -> Self {
+        Self::new(401, "invalid_client", 700_213, "No federated credential fits the assertion's subject.")
+    }
+
+    pub(crate) fn federated_keys(why: &str) -> Self {
+        let refusal = Self::unnumbered("server_error", &format!("The issuer's keys cannot be had: {why}."));
+        Self { status: 500, ..refusal }
     }
 }

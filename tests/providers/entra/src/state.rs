@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::client_auth::Assertions;
 use crate::clock::millis;
 use crate::config::{Client, Config, Rotation, Tenant, User};
 use crate::device::{DeviceCode, DeviceFlow};
@@ -24,6 +25,7 @@ pub(crate) struct State {
     pub(crate) refresh_tokens: HashMap<String, RefreshToken>,
     pub(crate) access_tokens: HashMap<String, AccessToken>,
     pub(crate) device_codes: HashMap<String, DeviceCode>,
+    pub(crate) assertions: Assertions,
     pub(crate) faults: Queue,
     pub(crate) journal: Journal,
     pub(crate) default_client: String,
@@ -40,6 +42,7 @@ pub(crate) struct Settings {
     pub(crate) rotation: Rotation,
     pub(crate) device: DeviceFlow,
     pub(crate) graph_refuses: bool,
+    pub(crate) rs256_assertions: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -91,12 +94,14 @@ impl State {
                 rotation: config.rotation,
                 device: config.device,
                 graph_refuses: false,
+                rs256_assertions: config.rs256_assertions,
             },
             clients: config.clients.iter().map(|client| (client.id.clone(), client.clone())).collect(),
             users: config.users.clone(),
             refresh_tokens: HashMap::new(),
             access_tokens: HashMap::new(),
             device_codes: HashMap::new(),
+            assertions: Assertions::default(),
             faults: Queue::default(),
             journal: Journal::default(),
             default_client: config.clients.first().map(|client| client.id.clone()).unwrap_or_default(),

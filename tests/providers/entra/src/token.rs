@@ -9,6 +9,7 @@ use axum::response::Response;
 use serde_json::{Map, Value, json};
 
 use crate::answer;
+use crate::client_auth;
 use crate::control::Control;
 use crate::fault::{Action, Endpoint, EntraError, Subject};
 use crate::grant::{self, Issued};
@@ -22,6 +23,8 @@ use crate::trace::Trace;
 #[derive(Debug)]
 pub(crate) struct TokenRequest {
     pub(crate) tenant: String,
+    /// The simulator's address as the client wrote it.
+    pub(crate) base: String,
     parameters: BTreeMap<String, String>,
 }
 
@@ -31,7 +34,8 @@ pub(crate) async fn endpoint(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let request = TokenRequest::read(tenant, &headers, &body);
+    let request = TokenRequest::read(tenant, control.base(&headers), &headers, &body);
+    client_auth::fetch_keys(&control, &request).await;
     let now = control.now_ms();
     let trace = Trace::of(&headers, now);
     let (entry, fault) = control.with(|state| {
@@ -41,10 +45,12 @@ pub(crate) async fn endpoint(
             client_id: request.param("client_id"),
         };
         let fault = state.faults.take(&subject);
-        state
-            .journal
-            .token
-            .push(TokenEntry { fault: fault.as_ref().map(Action::name), ..request.entry(now) });
+        let entry = TokenEntry {
+            fault: fault.as_ref().map(Action::name),
+            assertion: client_auth::entry(state, &request),
+            ..request.entry(now)
+        };
+        state.journal.token.push(entry);
         (state.journal.token.len() - 1, fault)
     });
 
@@ -81,14 +87,14 @@ pub(crate) async fn endpoint(
 }
 
 impl TokenRequest {
-    pub(crate) fn read(tenant: String, headers: &HeaderMap, body: &[u8]) -> Self {
+    pub(crate) fn read(tenant: String, base: String, headers: &HeaderMap, body: &[u8]) -> Self {
         let is_form = headers
             .get("content-type")
             .is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
         // Anything but a form has no parameters, and is refused for lacking them.
         let parameters =
             if is_form { form_urlencoded::parse(body).into_owned().collect() } else { BTreeMap::new() };
-        Self { tenant, parameters }
+        Self { tenant, base, parameters }
     }
 
     /// A parameter, if it is there and not empty.

@@ -32,7 +32,7 @@ pub(crate) async fn endpoint(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let request = TokenRequest::read(tenant, &headers, &body);
+    let request = TokenRequest::read(tenant, control.base(&headers), &headers, &body);
     let now = control.now_ms();
     let trace = Trace::of(&headers, now);
     let (index, fault) = control.with(|state| {

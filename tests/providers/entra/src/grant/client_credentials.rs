@@ -14,7 +14,7 @@ pub(super) fn redeem(state: &mut State, request: &TokenRequest, now: u64) -> Res
     if request.param("client_secret").is_none() && request.param("client_assertion").is_none() {
         return Err(Refusal::proof_needed_for_client_credentials());
     }
-    let client = client_auth::authenticated(state, request)?;
+    let client = client_auth::authenticated(state, request, now)?;
     let scope = request.required("scope")?;
     let asked = Scopes::parse(Some(scope)).map_err(|_| Refusal::app_scope_not_default(scope))?;
     if asked.default_of.is_none() || asked.offline_access || !asked.identity.is_empty() {

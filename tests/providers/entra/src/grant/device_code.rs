@@ -11,7 +11,7 @@ use crate::state::{State, default_scopes, new_refresh_token};
 use crate::token::TokenRequest;
 
 pub(super) fn redeem(state: &mut State, request: &TokenRequest, now: u64) -> Result<Issued, Refusal> {
-    let client = client_auth::authenticated(state, request)?;
+    let client = client_auth::authenticated(state, request, now)?;
     let key = digest(request.required("device_code")?);
     let flow = state.settings.device;
     let code = state.device_codes.get_mut(&key).filter(|code| code.client_id == client.id);

@@ -12,7 +12,7 @@ use crate::state::{RefreshToken, Standing, State};
 use crate::token::TokenRequest;
 
 pub(super) fn redeem(state: &mut State, request: &TokenRequest, now: u64) -> Result<Issued, Refusal> {
-    let client = client_auth::authenticated(state, request)?;
+    let client = client_auth::authenticated(state, request, now)?;
     let asked = Scopes::parse(request.param("scope"))?;
     let key = digest(request.required("refresh_token")?);
 

@@ -2,9 +2,12 @@
 
 mod app_only;
 mod binary;
+mod certificates;
 mod control;
 mod device;
 mod faults;
+mod federated;
 mod graph;
 mod http;
 mod refresh;
+mod sign;
