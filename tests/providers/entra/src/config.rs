@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::Clock;
 use crate::client_auth::{Certificate, FederatedCredential};
 use crate::device::DeviceFlow;
+use crate::tls::Tls;
 
 /// The default tenant's GUID.
 pub const TENANT_ID: &str = "aaaabbbb-0000-cccc-1111-dddd2222eeee";
@@ -26,6 +27,8 @@ pub const USER_UPN: &str = "etl@contoso.com";
 pub struct Config {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Serve HTTPS with this.
+    pub tls: Option<Tls>,
     /// The one tenant.
     pub tenant: Tenant,
     /// The registered applications. The first is the default of the control calls.
@@ -108,6 +111,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            tls: None,
             tenant: Tenant { id: TENANT_ID.to_owned(), domain: TENANT_DOMAIN.to_owned() },
             clients: vec![Client::public(CLIENT_ID)],
             users: vec![User::new(USER_OID, USER_UPN)],

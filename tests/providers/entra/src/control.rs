@@ -27,6 +27,7 @@ struct Shared {
     state: Mutex<State>,
     clock: Clock,
     addr: SocketAddr,
+    scheme: &'static str,
     /// Tells those who wait that the journal may have changed.
     changed: watch::Sender<()>,
 }
@@ -68,7 +69,8 @@ impl Control {
     pub(crate) fn new(config: &Config, addr: SocketAddr) -> Self {
         let state = Mutex::new(State::new(config));
         let clock = config.clock.clone();
-        Self { shared: Arc::new(Shared { state, clock, addr, changed: watch::Sender::new(()) }) }
+        let scheme = if config.tls.is_some() { "https" } else { "http" };
+        Self { shared: Arc::new(Shared { state, clock, addr, scheme, changed: watch::Sender::new(()) }) }
     }
 
     pub(crate) fn now_ms(&self) -> u64 {
@@ -93,13 +95,13 @@ impl Control {
 
     /// Its address as a URL, without a slash at the end. Serves as authority and as Graph endpoint.
     pub fn url(&self) -> String {
-        format!("http://{}", self.shared.addr)
+        format!("{}://{}", self.shared.scheme, self.shared.addr)
     }
 
     /// Its address as the client wrote it.
     pub(crate) fn base(&self, headers: &HeaderMap) -> String {
         let host = headers.get("host").and_then(|host| host.to_str().ok());
-        host.map_or_else(|| self.url(), |host| format!("http://{host}"))
+        host.map_or_else(|| self.url(), |host| format!("{}://{host}", self.shared.scheme))
     }
 
     /// The token endpoint of the tenant, as `spec.endpoints.token` wants it.

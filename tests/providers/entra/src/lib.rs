@@ -2,8 +2,11 @@
 //!
 //! It answers as Entra does (AADSTS numbers, lenient rotation, `client_info`), issues opaque tokens, keeps a
 //! [journal](Control::journal) that holds digests but no token, and meets requests with [faults](Fault). A test
-//! moves its [clock](Clock) instead of waiting. It listens on loopback unless told otherwise, without TLS, and
-//! whoever reaches it controls it: it is never part of what ships.
+//! moves its [clock](Clock) instead of waiting. It listens on loopback unless told otherwise, by HTTP or by HTTPS
+//! with a [certificate](Tls), and whoever reaches it controls it: it is never part of what ships.
+//!
+//! Assertions are judged by that clock too: who advances it far finds those of a client whose clock stands expired.
+//! [`Control::revoke_access_tokens`] ends access tokens without moving it.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -26,10 +29,10 @@
 //! | `POST /refresh-tokens/revoke` | `token` or `sha256` or `user` | |
 //! | `POST /access-tokens/lookup` | `token` or `sha256` | `active`, and if it is known [`AccessTokenInfo`] |
 //! | `POST /access-tokens/revoke` | `token` or `sha256` | |
+//! | `POST /access-tokens/revoke-all` | | (Graph refuses what was issued so far) |
 //! | `GET /device-codes` | | `device_codes`: those in flight, see [`DeviceCodeInfo`] |
 //! | `POST /device-codes/approve` | `user_code` `user?` (object id or UPN) | |
 //! | `POST /device-codes/decline`, `POST /device-codes/expire` | `user_code` | |
-//! | `POST /access-tokens/revoke-all` | | Graph refuses what was issued so far |
 //! | `PUT /settings` | any of `token_lifetime_seconds` `refresh_in_seconds` (0: none) `numbers_as_strings` `rotation` (`lenient`, `strict`) `device_lifetime_seconds` `device_interval_seconds` (0: none is answered) `device_slow_down` `device_policy` (`allowed`, `access_denied`, `invalid_grant`) `graph_refuses` (every token) `rs256_assertions` | |
 //! | `PUT /clients/{id}` | `secret?` `certificates?` `federated?` `app_roles?` | |
 //! | `PUT /clients/{id}/secret` | `secret` (null: none) | |
@@ -41,8 +44,8 @@
 //! | `POST /clock/advance` | `seconds` | `now_ms` |
 //! | `GET /journal?token_from=N&device_from=N&graph_from=N` | | `counts` by grant and outcome, `token`, `device`, `graph`: see [`Journal`] |
 //!
-//! A fault is `{"match": {"path": "token" | "device" | "graph" | "discovery", "grant"?, "client_id"?}, "times": 3 | "forever",
-//! "action": …}`; by default it meets one token request. The actions:
+//! A fault is `{"match": {"path": "token" | "device" | "graph" | "discovery", "grant"?, "client_id"?},
+//! "times": 3 | "forever", "action": …}`; by default it meets one token request. The actions:
 //!
 //! ```json
 //! [{"respond": {"status": 502, "body": "<html>", "content_type": "text/html", "headers": [["Retry-After", "1"]]}},
@@ -71,6 +74,7 @@ mod refusal;
 mod scope;
 mod server;
 mod state;
+mod tls;
 mod token;
 mod trace;
 
@@ -91,6 +95,7 @@ pub use crate::device::{DEVICE_LOGIN_URI, DeviceCodeInfo, DeviceFlow, DevicePoli
 pub use crate::fault::{Action, Canned, Endpoint, EntraError, Fault, Forever, Match, Times};
 pub use crate::journal::{AssertionEntry, Counts, DeviceEntry, GraphEntry, Journal, Outcome, TokenEntry};
 pub use crate::random::{ACCESS_TOKEN_PREFIX, DEVICE_CODE_PREFIX, REFRESH_TOKEN_PREFIX, digest};
+pub use crate::tls::Tls;
 
 /// A running simulator. It derefs to its [`Control`], and stops when it is dropped.
 #[derive(Debug)]
@@ -102,9 +107,10 @@ pub struct Simulator {
 impl Simulator {
     /// Binds the address and serves on the current Tokio runtime.
     pub async fn start(config: Config) -> std::io::Result<Self> {
+        let tls = config.tls.as_ref().map(Tls::acceptor).transpose()?;
         let listener = TcpListener::bind(config.listen).await?;
         let control = Control::new(&config, listener.local_addr()?);
-        let server = tokio::spawn(server::serve(listener, server::router(control.clone())));
+        let server = tokio::spawn(server::serve(listener, tls, server::router(control.clone())));
         Ok(Self { control, server })
     }
 

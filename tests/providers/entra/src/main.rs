@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use entra_simulator::{Client, Config, DeviceFlow, Rotation, Simulator, TENANT_DOMAIN, TENANT_ID, Tenant};
+use entra_simulator::{
+    Client, Config, DeviceFlow, Rotation, Simulator, TENANT_DOMAIN, TENANT_ID, Tenant, Tls,
+};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -19,6 +21,12 @@ struct Args {
     /// Where to listen; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
+    /// Serve HTTPS with this certificate
+    #[arg(long, value_name = "PEM", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// The certificate's key
+    #[arg(long, value_name = "PEM", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
     /// How long access tokens live
     #[arg(long, value_name = "SECONDS", default_value_t = 3_600)]
     token_lifetime: u64,
@@ -72,7 +80,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
-    let simulator = Simulator::start(config(&args)).await?;
+    let simulator = Simulator::start(config(&args)?).await?;
     if let Some(seed) = &args.seed {
         simulator.seed_refresh_token(seed, None, None, &[])?;
     }
@@ -91,10 +99,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn config(args: &Args) -> Config {
+fn config(args: &Args) -> io::Result<Config> {
     let default = Config::default();
-    Config {
+    let tls = match (&args.tls_certificate, &args.tls_key) {
+        (Some(certificate), Some(key)) => Some(Tls {
+            certificates_pem: std::fs::read_to_string(certificate)?,
+            key_pem: std::fs::read_to_string(key)?,
+        }),
+        _ => None,
+    };
+    Ok(Config {
         listen: args.listen,
+        tls,
         tenant: Tenant { id: args.tenant_id.clone(), domain: args.tenant_domain.clone() },
         clients: if args.clients.is_empty() { default.clients } else { args.clients.clone() },
         token_lifetime: Duration::from_secs(args.token_lifetime),
@@ -111,7 +127,7 @@ fn config(args: &Args) -> Config {
             ..default.device
         },
         ..default
-    }
+    })
 }
 
 fn announce(simulator: &Simulator) -> io::Result<()> {

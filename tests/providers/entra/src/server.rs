@@ -13,9 +13,11 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
 use tower_service::Service as _;
 
 use crate::answer::HangUp;
@@ -36,12 +38,12 @@ pub(crate) fn router(control: Control) -> Router {
 }
 
 /// Serves until it is dropped, and its connections with it.
-pub(crate) async fn serve(listener: TcpListener, router: Router) -> Infallible {
+pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, router: Router) -> Infallible {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => { connections.spawn(connection(stream, router.clone())); }
+                Ok((stream, _)) => { connections.spawn(accept(stream, tls.clone(), router.clone())); }
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             },
             Some(_) = connections.join_next() => {}
@@ -61,9 +63,21 @@ impl fmt::Display for HungUp {
 
 impl std::error::Error for HungUp {}
 
-async fn connection(stream: TcpStream, router: Router) {
+async fn accept(stream: TcpStream, tls: Option<TlsAcceptor>, router: Router) {
     // Small answers should not wait for an acknowledgement. Without it they are only slower.
     let _ = stream.set_nodelay(true);
+    match tls {
+        None => connection(stream, router).await,
+        Some(tls) => {
+            // Whoever does not trust the certificate goes away.
+            if let Ok(stream) = tls.accept(stream).await {
+                connection(stream, router).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router) {
     let service = service_fn(move |request: Request<Incoming>| {
         let mut router = router.clone();
         async move {

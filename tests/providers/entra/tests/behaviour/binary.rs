@@ -10,6 +10,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::http::client;
+use crate::sign::Rsa;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -58,6 +59,16 @@ async fn it_hands_out_device_codes_as_told() {
     let request = client().post(line["device_authorization_endpoint"].as_str().unwrap()).form(&form);
     let body: Value = request.send().await.unwrap().json().await.unwrap();
     assert_eq!((&body["expires_in"], &body["interval"]), (&Value::from(60), &Value::from(1)));
+}
+
+#[tokio::test]
+async fn it_serves_https_as_told() {
+    let path = std::env::temp_dir().join(format!("entra-simulator-tls-{}", std::process::id()));
+    std::fs::write(&path, &Rsa::new().pem).unwrap();
+    let file = path.to_str().unwrap();
+    let (_child, line) = start(&["--tls-certificate", file, "--tls-key", file]).await;
+    std::fs::remove_file(&path).unwrap();
+    assert!(line["token_endpoint"].as_str().unwrap().starts_with("https://127.0.0.1:"));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use entra_simulator::{
     Action, Client, Config, Fault, FederatedCredential, Jwks, Simulator, TENANT_ID, TOKEN_EXCHANGE_AUDIENCE,
-    digest,
+    Tls, digest,
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -139,6 +139,20 @@ async fn keys_are_fetched_with_a_bearer_once_and_again_for_a_key_that_is_new() {
     assert_eq!(asked.len(), 3, "one failed, one for each new key");
     assert!(asked.iter().all(|entry| entry.bearer_sha256 == Some(digest("knock"))));
     assert!(!format!("{simulator:?}").contains("knock"));
+}
+
+#[tokio::test]
+async fn keys_are_fetched_from_an_issuer_of_a_private_authority() {
+    let pem = RSA.pem.clone();
+    let tls = Tls { certificates_pem: pem.clone(), key_pem: pem.clone() };
+    let issuer = start(Config { tls: Some(tls), ..config() }).await;
+    issuer.queue_fault(Fault::graph(Action::json(200, key_set())));
+    let jwks_url = format!("{}/v1.0/jwks", issuer.url());
+    let untrusted = simulator(at(&jwks_url)).await;
+    assert_eq!(prove(&untrusted, &by_rsa(&claims())).await.status, 500);
+    let trusted = simulator(Jwks::Url { jwks_url, bearer: None, ca_pem: Some(pem) }).await;
+    let answer = prove(&trusted, &by_rsa(&claims())).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
 }
 
 #[tokio::test]

@@ -11,3 +11,4 @@ mod graph;
 mod http;
 mod refresh;
 mod sign;
+mod tls;
