@@ -2,13 +2,19 @@
 
 mod values;
 
-use std::{collections::BTreeMap, ffi::OsString, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use clap::{
     ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, error::ErrorKind,
 };
 
-use self::values::{host, label, lease_duration, namespace, rate, rate_or_none};
+use self::values::{audience, host, label, lease_duration, namespace, rate, rate_or_none};
 
 /// Where Kubernetes tells a pod its namespace:
 /// <https://kubernetes.io/docs/tasks/run-application/access-api-from-pod/>.
@@ -41,6 +47,12 @@ pub struct Settings {
     pub allowed_endpoint_hosts: Vec<String>,
     /// Whether endpoints may be plain http.
     pub allow_http_endpoints: bool,
+    /// Audiences that service accounts' tokens may have besides the known clouds'.
+    pub allowed_audiences: Vec<String>,
+    /// A file of CA certificates (PEM) that endpoints' certificates may come from besides the system's.
+    pub ca_bundle: Option<PathBuf>,
+    /// Where the Secrets and service accounts of `ClusterGraphClient`s are.
+    pub client_namespace: Option<String>,
     /// Labels for every Secret written; none of those that we set ourselves.
     pub secret_labels: BTreeMap<String, String>,
     /// Whether only the holder of a Lease works.
@@ -140,6 +152,23 @@ struct RunArgs {
     )]
     allow_http_endpoints: bool,
 
+    /// Let service accounts' tokens have this audience, besides Microsoft's clouds' own; repeatable
+    #[arg(
+        long = "allowed-audience",
+        value_name = "AUDIENCE",
+        env = "GRAPHTOKEN_ALLOWED_AUDIENCE",
+        value_delimiter = ','
+    )]
+    allowed_audiences: Vec<String>,
+
+    /// Trust the CA certificates in this PEM file, besides the system's, for token and Graph endpoints
+    #[arg(long, value_name = "PATH", env = "GRAPHTOKEN_CA_BUNDLE")]
+    ca_bundle: Option<PathBuf>,
+
+    /// Take the Secrets and service accounts of ClusterGraphClients from this namespace [default: they may have none]
+    #[arg(long, value_name = "NS", env = "GRAPHTOKEN_CLIENT_NAMESPACE")]
+    client_namespace: Option<String>,
+
     /// Put this label on every Secret written; repeatable
     #[arg(
         long = "secret-label",
@@ -237,6 +266,7 @@ impl RunArgs {
         namespaces.sort();
         namespaces.dedup();
         let lease_namespace: Vec<String> = self.lease_namespace.into_iter().collect();
+        let client_namespace: Vec<String> = self.client_namespace.into_iter().collect();
         Ok(Settings {
             namespaces,
             listen: self.listen,
@@ -245,6 +275,9 @@ impl RunArgs {
             kube_qps: self.kube_qps,
             allowed_endpoint_hosts: each("allowed-endpoint-host", &self.allowed_endpoint_hosts, host)?,
             allow_http_endpoints: self.allow_http_endpoints,
+            allowed_audiences: each("allowed-audience", &self.allowed_audiences, audience)?,
+            ca_bundle: self.ca_bundle.filter(|path| !path.as_os_str().is_empty()),
+            client_namespace: each("client-namespace", &client_namespace, namespace)?.pop(),
             secret_labels: labels(&self.secret_labels)?,
             leader_election: self.leader_election,
             lease_duration: self.lease_duration,
@@ -298,6 +331,9 @@ mod tests {
             kube_qps: 0.0,
             allowed_endpoint_hosts: vec![],
             allow_http_endpoints: false,
+            allowed_audiences: vec![],
+            ca_bundle: None,
+            client_namespace: None,
             secret_labels: BTreeMap::new(),
             leader_election: true,
             lease_duration: Duration::from_secs(30),
@@ -312,7 +348,7 @@ mod tests {
         let command = Cli::command();
         let run = command.find_subcommand("run").unwrap();
         let flags: Vec<_> = run.get_arguments().filter_map(|a| Some((a.get_long()?, a.get_env()))).collect();
-        assert_eq!(flags.len(), 12);
+        assert_eq!(flags.len(), 15);
         for (flag, variable) in flags {
             let expected = format!("GRAPHTOKEN_{}", flag.to_uppercase().replace('-', "_"));
             assert_eq!(variable.and_then(|v| v.to_str()), Some(expected.as_str()));
@@ -359,6 +395,8 @@ mod tests {
     #[case(&["--allowed-endpoint-host", "login.example.com/v2"], "without a path")]
     #[case(&["--allowed-endpoint-host", "*.example.com"], "wildcards")]
     #[case(&["--allowed-endpoint-host", "user@example.com"], "not a host name")]
+    #[case(&["--allowed-audience", "api://a b"], "without spaces")]
+    #[case(&["--client-namespace", "Prod"], "a namespace has")]
     #[case(&["--namespace", "Prod"], "a namespace has")]
     #[case(&["--namespace", "a-"], "a namespace has")]
     #[case(&["--lease-namespace", "a/b"], "a namespace has")]

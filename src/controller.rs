@@ -93,10 +93,12 @@ fn sample(object: &GraphToken) -> ObjectSample {
         refresh_token_expires_at: status.refresh_token_expires_at.map(crate::api::Time::epoch),
         consecutive_failures: status.consecutive_failures.into(),
         conditions,
-        tenant: object.spec.tenant.clone(),
-        client_id: object.spec.client_id.clone(),
+        tenant: object.spec.tenant.clone().unwrap_or_default(),
+        client_id: object.spec.client_id.clone().unwrap_or_default(),
         grant: if object.spec.grant.client_credentials.is_some() {
             "clientCredentials"
+        } else if object.spec.grant.device_code.is_some() {
+            "deviceCode"
         } else {
             "refreshToken"
         },

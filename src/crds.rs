@@ -3,11 +3,11 @@
 use kube::CustomResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::api::GraphToken;
+use crate::api::{ClusterGraphClient, GraphToken};
 
 /// All of them, as JSON values.
 pub fn all() -> Vec<Value> {
-    vec![graphtokens()]
+    vec![graphtokens(), json!(ClusterGraphClient::crd())]
 }
 
 fn graphtokens() -> Value {

@@ -5,27 +5,22 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
-use url::Url;
 
 use crate::api::names::{CREDENTIAL_SUFFIX, LOGIN_SUFFIX};
-use crate::api::spec::{Cloud, DataEntry, DeletionPolicy, Format, Refresh, SecretKeyRef, Target};
+use crate::api::spec::{DataEntry, DeletionPolicy, Format, Refresh, SecretKeyRef, Target, Verify};
 use crate::api::{GoDuration, GraphTokenSpec};
 use crate::grant::GrantKind;
 use crate::seed::hex;
+
+mod client;
+
+pub use client::{Client, ClientProof, ClusterClient, Guards};
+use client::{ClientSpec, client};
 
 /// How long a delegated sign-in outlives its `GraphToken` by default.
 const DEFAULT_RETENTION: &str = "168h";
 /// Scopes of OpenID Connect and OAuth 2.0 itself: never prefixed with a resource.
 const PROTOCOL_SCOPES: [&str; 4] = ["openid", "profile", "email", "offline_access"];
-
-/// What the operator's settings let a spec do.
-#[derive(Debug, Clone, Default)]
-pub struct Guards {
-    /// Hosts that `spec.endpoints` may name beside the known clouds; lower case, any port.
-    pub allowed_endpoint_hosts: Vec<String>,
-    /// Whether `spec.endpoints` may be http.
-    pub allow_http_endpoints: bool,
-}
 
 /// What a `GraphToken` asks for, valid by construction.
 #[derive(Debug, Clone)]
@@ -40,6 +35,8 @@ pub struct Desired {
     pub account: Option<String>,
     /// When the token is refreshed.
     pub refresh: RefreshPolicy,
+    /// How it is tried at Microsoft Graph; `None`: never.
+    pub probing: Option<Probing>,
     /// The Secret that pods mount.
     pub target: DesiredTarget,
     /// How long the credential outlives the `GraphToken`, as written.
@@ -50,34 +47,6 @@ pub struct Desired {
     pub issued_for: String,
 }
 
-/// The client and the endpoints it talks to.
-#[derive(Debug, Clone)]
-pub struct Client {
-    /// The tenant as written.
-    pub tenant: String,
-    /// The client id.
-    pub client_id: String,
-    /// The token endpoint.
-    pub token_url: String,
-    /// Its scheme, host and port: a refresh token is never sent to another one than it was got from.
-    pub token_origin: String,
-    /// The OpenID configuration that tells the tenant's GUID; only on Microsoft's clouds.
-    pub openid_configuration: Option<String>,
-    /// The authority's host, as MSAL caches spell it.
-    pub environment: &'static str,
-    /// How the client proves who it is.
-    pub proof: ClientProof,
-}
-
-/// How the client proves who it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ClientProof {
-    /// It does not: a public client.
-    Public,
-    /// By a client secret.
-    Secret(SecretKeyRef),
-}
-
 /// How the token is got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Grant {
@@ -86,6 +55,8 @@ pub enum Grant {
         /// Where the seed is.
         seed: SecretKeyRef,
     },
+    /// From a user who enters a code.
+    DeviceCode,
     /// For the app itself.
     ClientCredentials,
 }
@@ -95,6 +66,7 @@ impl Grant {
     pub const fn kind(&self) -> GrantKind {
         match self {
             Self::RefreshToken { .. } => GrantKind::RefreshToken,
+            Self::DeviceCode => GrantKind::DeviceCode,
             Self::ClientCredentials => GrantKind::ClientCredentials,
         }
     }
@@ -107,6 +79,17 @@ pub enum RefreshPolicy {
     Before(Duration),
     /// With this percentage of its life left (1–99).
     Percentage(u8),
+}
+
+/// How the token is tried at Microsoft Graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probing {
+    /// Microsoft Graph, with `/v1.0`.
+    pub graph: String,
+    /// How often.
+    pub interval: Duration,
+    /// What is asked for; `None`: what the granted scopes tell.
+    pub path: Option<String>,
 }
 
 /// The Secret that pods mount.
@@ -136,23 +119,72 @@ pub enum SpecError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The token endpoint is not a URL that can be used.
-    #[error("spec.endpoints.token: {0}; write a URL such as https://login.example.com/oauth2/v2.0/token")]
-    Endpoint(String),
+    /// An endpoint is not a URL that can be used.
+    #[error(
+        "spec.endpoints.{field}: {problem}; write a URL such as https://login.example.com/oauth2/v2.0/token"
+    )]
+    Endpoint {
+        /// The member of `spec.endpoints`.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// http, and the operator does not allow it.
     #[error(
-        "spec.endpoints.token: http would send secrets in clear text; use https, or start the operator with \
+        "spec.endpoints.{field}: http would send secrets in clear text; use https, or start the operator with \
          --allow-http-endpoints in a test"
     )]
-    HttpNotAllowed,
+    HttpNotAllowed {
+        /// The member of `spec.endpoints`.
+        field: &'static str,
+    },
     /// A host that the operator does not allow.
     #[error(
-        "spec.endpoints.token: host {host} is not allowed; ask whoever runs the operator to add \
+        "spec.endpoints.{field}: host {host} is not allowed; ask whoever runs the operator to add \
          --allowed-endpoint-host={host}"
     )]
     HostNotAllowed {
+        /// The member of `spec.endpoints`.
+        field: &'static str,
         /// The host.
         host: String,
+    },
+    /// An audience that the operator does not allow.
+    #[error(
+        "spec.clientAuth.workloadIdentity.audience: {audience} is not allowed; leave it out for the cloud's, or ask whoever \
+         runs the operator to add --allowed-audience={audience}"
+    )]
+    AudienceNotAllowed {
+        /// The audience.
+        audience: String,
+    },
+    /// No client is stated and none is there.
+    #[error(
+        "spec.clientRef: the ClusterGraphClient {name} is not there; set spec.tenant and spec.clientId, or ask the platform \
+         team which ClusterGraphClient to name (kubectl get clustergraphclients)"
+    )]
+    ClientAbsent {
+        /// The name.
+        name: String,
+    },
+    /// The client is not for this `GraphToken`.
+    #[error(
+        "spec.clientRef: the ClusterGraphClient {name} does not allow this: {rule}; ask the platform team that owns it"
+    )]
+    ClientNotAllowed {
+        /// The name.
+        name: String,
+        /// The rule that refused.
+        rule: String,
+    },
+    /// What the client refers to cannot be read.
+    #[error(
+        "spec.clientRef: the ClusterGraphClient {name} has a proof, and the operator knows no namespace to read it from; ask \
+         whoever runs the operator to set --client-namespace"
+    )]
+    NoClientNamespace {
+        /// The name.
+        name: String,
     },
     /// None or several members of a choice.
     #[error("spec.{field}: exactly one of {members} must be set")]
@@ -181,17 +213,27 @@ pub enum SpecError {
 }
 
 impl Desired {
-    /// Parses the spec of the `GraphToken` called `name`.
-    pub fn new(name: &str, spec: &GraphTokenSpec, guards: &Guards) -> Result<Self, SpecError> {
+    /// Parses the spec of the `GraphToken` called `name`. `clients` finds a `ClusterGraphClient` by its name.
+    pub fn new(
+        name: &str,
+        spec: &GraphTokenSpec,
+        guards: &Guards,
+        clients: &dyn Fn(&str) -> Option<ClusterClient>,
+    ) -> Result<Self, SpecError> {
         let grant = grant(spec)?;
-        let client = client(spec, guards)?;
-        let scopes = scopes(spec, &grant)?;
-        let issued_for = issued_for(spec, &client, &grant, &scopes);
+        let stated = ClientSpec::of(spec, grant.kind(), guards, clients)?;
+        if grant == Grant::ClientCredentials && stated.client_auth.is_none() {
+            return Err(SpecError::Needed { field: "clientAuth", grant: grant.kind().spec_name() });
+        }
+        let client = client(&stated, &grant, guards)?;
+        let scopes = scopes(spec, &grant, &client)?;
+        let issued_for = issued_for(&client, &grant, &scopes);
         let retention = spec.credential_retention.clone();
         let retention = retention.unwrap_or_else(|| GoDuration(DEFAULT_RETENTION.to_owned()));
         duration("credentialRetention", &retention)?;
         Ok(Self {
             target: target(name, spec.target.as_ref(), &grant, &client)?,
+            probing: probing(spec.verify.as_ref(), &grant, &client)?,
             refresh: refresh(spec.refresh.as_ref())?,
             account: spec.account.clone(),
             credential_retention: retention,
@@ -209,90 +251,22 @@ fn duration(field: &'static str, value: &GoDuration) -> Result<Duration, SpecErr
 }
 
 fn grant(spec: &GraphTokenSpec) -> Result<Grant, SpecError> {
-    let needed = |field| SpecError::Needed { field, grant: GrantKind::ClientCredentials.spec_name() };
-    match (&spec.grant.refresh_token, &spec.grant.client_credentials) {
-        (Some(refresh_token), None) => Ok(Grant::RefreshToken { seed: refresh_token.secret_ref.clone() }),
-        (None, Some(_)) if spec.client_auth.is_none() => Err(needed("clientAuth")),
-        (None, Some(_)) => Ok(Grant::ClientCredentials),
-        _ => Err(SpecError::ExactlyOne { field: "grant", members: "refreshToken and clientCredentials" }),
-    }
-}
-
-/// The fixed facts of a cloud ("National clouds", Microsoft Entra documentation).
-struct CloudFacts {
-    authority: &'static str,
-    graph: &'static str,
-}
-
-const fn cloud_facts(cloud: Cloud) -> CloudFacts {
-    match cloud {
-        Cloud::Public => {
-            CloudFacts { authority: "login.microsoftonline.com", graph: "https://graph.microsoft.com" }
+    let asked = &spec.grant;
+    match (&asked.refresh_token, &asked.device_code, &asked.client_credentials) {
+        (Some(refresh_token), None, None) => {
+            Ok(Grant::RefreshToken { seed: refresh_token.secret_ref.clone() })
         }
-        Cloud::USGov => {
-            CloudFacts { authority: "login.microsoftonline.us", graph: "https://graph.microsoft.us" }
-        }
-        Cloud::USGovDoD => {
-            CloudFacts { authority: "login.microsoftonline.us", graph: "https://dod-graph.microsoft.us" }
-        }
-        Cloud::China => CloudFacts {
-            authority: "login.partner.microsoftonline.cn",
-            graph: "https://microsoftgraph.chinacloudapi.cn",
-        },
+        (None, Some(_), None) => Ok(Grant::DeviceCode),
+        (None, None, Some(_)) => Ok(Grant::ClientCredentials),
+        _ => Err(SpecError::ExactlyOne {
+            field: "grant",
+            members: "refreshToken, deviceCode and clientCredentials",
+        }),
     }
 }
 
-fn client(spec: &GraphTokenSpec, guards: &Guards) -> Result<Client, SpecError> {
-    let authority = cloud_facts(spec.cloud.unwrap_or_default()).authority;
-    let tenant_url = format!("https://{authority}/{}", spec.tenant);
-    let (token_url, openid_configuration) = match &spec.endpoints {
-        Some(endpoints) => (endpoints.token.clone(), None),
-        None => (
-            format!("{tenant_url}/oauth2/v2.0/token"),
-            Some(format!("{tenant_url}/v2.0/.well-known/openid-configuration")),
-        ),
-    };
-    let token_origin = match &spec.endpoints {
-        Some(_) => guarded_origin(&token_url, guards)?,
-        None => format!("https://{authority}"),
-    };
-    let proof = match &spec.client_auth {
-        None => ClientProof::Public,
-        Some(auth) => ClientProof::Secret(auth.secret_ref.clone()),
-    };
-    Ok(Client {
-        tenant: spec.tenant.clone(),
-        client_id: spec.client_id.clone(),
-        token_url,
-        token_origin,
-        openid_configuration,
-        environment: authority,
-        proof,
-    })
-}
-
-/// The origin of an endpoint that the spec names, if the operator's settings allow it.
-fn guarded_origin(endpoint: &str, guards: &Guards) -> Result<String, SpecError> {
-    let url = Url::parse(endpoint).map_err(|e| SpecError::Endpoint(e.to_string()))?;
-    if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        return Err(SpecError::Endpoint("a user, password or fragment has no place in it".to_owned()));
-    }
-    match url.scheme() {
-        "https" => {}
-        "http" if guards.allow_http_endpoints => {}
-        "http" => return Err(SpecError::HttpNotAllowed),
-        other => return Err(SpecError::Endpoint(format!("scheme {other} is neither https nor http"))),
-    }
-    let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
-    let known = [Cloud::Public, Cloud::USGov, Cloud::China].map(|c| cloud_facts(c).authority);
-    if !known.contains(&host.as_str()) && !guards.allowed_endpoint_hosts.contains(&host) {
-        return Err(SpecError::HostNotAllowed { host });
-    }
-    Ok(url.origin().ascii_serialization())
-}
-
-fn scopes(spec: &GraphTokenSpec, grant: &Grant) -> Result<Vec<String>, SpecError> {
-    let graph = cloud_facts(spec.cloud.unwrap_or_default()).graph;
+fn scopes(spec: &GraphTokenSpec, grant: &Grant, client: &Client) -> Result<Vec<String>, SpecError> {
+    let graph = client.scope_prefix;
     let wanted: Vec<&str> = match (&spec.scopes, grant) {
         (Some(scopes), _) => scopes.iter().map(String::as_str).collect(),
         (None, Grant::ClientCredentials) => vec![".default"],
@@ -302,11 +276,8 @@ fn scopes(spec: &GraphTokenSpec, grant: &Grant) -> Result<Vec<String>, SpecError
     if *grant != Grant::ClientCredentials {
         // Without offline_access no new refresh token comes back; openid and profile are what MSAL sends to Microsoft,
         // and tell who signed in.
-        let own: &[&str] = if spec.endpoints.is_none() {
-            &["openid", "profile", "offline_access"]
-        } else {
-            &["offline_access"]
-        };
+        let own: &[&str] =
+            if client.is_microsofts { &["openid", "profile", "offline_access"] } else { &["offline_access"] };
         for scope in own {
             if !sent.iter().any(|s| s == scope) {
                 sent.push((*scope).to_owned());
@@ -322,10 +293,10 @@ fn prefixed(scope: &str, graph: &str) -> String {
     if whole { scope.to_owned() } else { format!("{graph}/{scope}") }
 }
 
-fn issued_for(spec: &GraphTokenSpec, client: &Client, grant: &Grant, scopes: &[String]) -> String {
+fn issued_for(client: &Client, grant: &Grant, scopes: &[String]) -> String {
     let mut sorted: Vec<&str> = scopes.iter().map(String::as_str).collect();
     sorted.sort_unstable();
-    let cloud = format!("{:?}", spec.cloud.unwrap_or_default());
+    let cloud = format!("{:?}", client.cloud);
     let parts = [&*client.tenant, &*client.client_id, &*cloud, &*client.token_url, grant.kind().as_str()];
     let mut hash = Sha256::new();
     for part in parts.into_iter().chain(sorted) {
@@ -333,6 +304,22 @@ fn issued_for(spec: &GraphTokenSpec, client: &Client, grant: &Grant, scopes: &[S
         hash.update(part);
     }
     hex(&hash.finalize()[..16])
+}
+
+/// A week, for users who signed in; an app's token can be tried nowhere without a permission for it.
+fn probing(verify: Option<&Verify>, grant: &Grant, client: &Client) -> Result<Option<Probing>, SpecError> {
+    const WEEK: Duration = Duration::from_hours(7 * 24);
+    let asked = verify.and_then(|verify| verify.interval.as_ref());
+    let path = verify.and_then(|verify| verify.path.clone());
+    let interval = match asked {
+        Some(interval) => duration("verify.interval", interval)?,
+        None if grant.kind().is_delegated() || path.is_some() => WEEK,
+        None => Duration::ZERO,
+    };
+    let graph = client.graph.clone().filter(|_| !interval.is_zero());
+    // Nothing can be asked for that every app may read.
+    let graph = graph.filter(|_| grant.kind().is_delegated() || path.is_some());
+    Ok(graph.map(|graph| Probing { graph: format!("{graph}/v1.0"), interval, path }))
 }
 
 fn refresh(refresh: Option<&Refresh>) -> Result<RefreshPolicy, SpecError> {
@@ -360,8 +347,10 @@ fn target(
     if matches!(grant, Grant::RefreshToken { seed } if seed.name == secret_name) {
         return taken("the seed Secret, which the operator never writes");
     }
-    if matches!(&client.proof, ClientProof::Secret(secret) if secret.name == secret_name) {
-        return taken("the client secret's Secret, which the operator never writes");
+    // A ClusterGraphClient's are in another namespace, or are its owner's to look after.
+    let proof = client.proof.secret_name().filter(|_| client.secrets_namespace.is_none());
+    if proof.is_some_and(|proof| proof == secret_name) {
+        return taken("the Secret of spec.clientAuth, which the operator never writes");
     }
     Ok(DesiredTarget {
         deletion_policy: target.and_then(|t| t.deletion_policy).unwrap_or_default(),

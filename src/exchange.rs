@@ -39,8 +39,8 @@ pub struct Received {
 }
 
 impl Provider {
-    /// A provider client that starts at most `qps` requests a second.
-    pub fn new(qps: f64) -> Result<Self, reqwest::Error> {
+    /// A provider client that starts at most `qps` requests a second, and trusts these CA certificates besides the system's.
+    pub fn new(qps: f64, extra_roots: Vec<reqwest::Certificate>) -> Result<Self, reqwest::Error> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert("return-client-request-id", HeaderValue::from_static("true"));
@@ -53,6 +53,7 @@ impl Provider {
             .referer(false)
             .connect_timeout(Duration::from_secs(5))
             .pool_idle_timeout(Duration::from_secs(30))
+            .tls_certs_merge(extra_roots)
             .build()?;
         Ok(Self { http, pacer: Pacer::new(qps), gates: Mutex::default() })
     }

@@ -83,14 +83,14 @@ pub async fn fill(
 fn seed_ref(desired: &Desired) -> Option<&SecretKeyRef> {
     match &desired.grant {
         Grant::RefreshToken { seed } => Some(seed),
-        Grant::ClientCredentials => None,
+        Grant::DeviceCode | Grant::ClientCredentials => None,
     }
 }
 
 fn proof_ref(desired: &Desired) -> Option<&SecretKeyRef> {
     match &desired.client.proof {
         ClientProof::Secret(secret) => Some(secret),
-        ClientProof::Public => None,
+        ClientProof::Public | ClientProof::Certificate(_) | ClientProof::WorkloadIdentity { .. } => None,
     }
 }
 

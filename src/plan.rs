@@ -150,7 +150,7 @@ fn publishable<'a>(desired: &Desired, observed: &'a Observed, now: Timestamp) ->
 fn at_hand<'a>(desired: &Desired, observed: &'a Observed) -> Option<&'a TokenFacts> {
     let token = match desired.grant {
         Grant::ClientCredentials => observed.in_hand.as_ref().or_else(|| observed.served()),
-        Grant::RefreshToken { .. } => observed
+        Grant::RefreshToken { .. } | Grant::DeviceCode => observed
             .credential()
             .filter(|c| c.has_access_token && account_problem(desired, c).is_none())
             .and_then(|c| c.record.token.as_ref())
@@ -191,7 +191,7 @@ fn want(desired: &Desired, observed: &Observed, now: Timestamp) -> Want {
     }
     match &desired.grant {
         Grant::ClientCredentials => want_app_only(desired, observed, now),
-        Grant::RefreshToken { .. } => want_delegated(desired, observed, now),
+        Grant::RefreshToken { .. } | Grant::DeviceCode => want_delegated(desired, observed, now),
     }
 }
 

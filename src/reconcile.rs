@@ -74,7 +74,7 @@ async fn look(
     memory: &mut Memory,
 ) -> Result<Action, StoreError> {
     let before = object.status.clone().unwrap_or_default();
-    let desired = match Desired::new(&identity.name, &object.spec, &ctx.guards) {
+    let desired = match Desired::new(&identity.name, &object.spec, &ctx.guards, &|_| None) {
         Ok(desired) => Arc::new(desired),
         Err(error) => {
             let status = status::project_invalid(identity, &before, &error, ctx.now());
@@ -212,7 +212,7 @@ impl Look<'_> {
     /// Acts until there is nothing to do but wait.
     async fn steps(&mut self, mut observed: Observed) -> Result<(Observed, Plan), StoreError> {
         if let Some(in_flight) = self.memory.in_flight.take() {
-            observed = self.hear(in_flight, observed).await?;
+            observed = Box::pin(self.hear(in_flight, observed)).await?;
         }
         let mut steps = 0;
         loop {
@@ -249,8 +249,8 @@ impl Look<'_> {
     async fn exchange(&mut self, exchange: Exchange, mut observed: Observed) -> Result<Observed, StoreError> {
         let identity = observed.identity.clone();
         let client_secret = match &self.desired.client.proof {
-            ClientProof::Public => None,
             ClientProof::Secret(proof) => client_secret(self.ctx, proof, &identity.namespace).await?.ok(),
+            ClientProof::Public | ClientProof::Certificate(_) | ClientProof::WorkloadIdentity { .. } => None,
         };
         let tenant_id = match self.tenant_id(&observed).await {
             Ok(tenant_id) => tenant_id,
@@ -264,7 +264,7 @@ impl Look<'_> {
         let request = observed.requested_at.clone();
         let claim = match self.desired.grant {
             Grant::ClientCredentials => None,
-            Grant::RefreshToken { .. } => {
+            Grant::RefreshToken { .. } | Grant::DeviceCode => {
                 let claim = self.ctx.exchanger.in_use.claim(&identity.namespace, &identity.name);
                 let Ok(claim) = tokio::time::timeout(self.patience() + COMMIT_PATIENCE, claim).await else {
                     self.held_up = true;
@@ -290,7 +290,7 @@ impl Look<'_> {
             namespace: identity.namespace.clone(),
             tenant_id,
         });
-        self.hear(in_flight, observed).await
+        Box::pin(self.hear(in_flight, observed)).await
     }
 
     /// The GUID of the tenant, which an app-only answer of Entra does not tell and MSAL's cache wants.

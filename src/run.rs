@@ -39,6 +39,14 @@ pub enum Error {
     /// No HTTP client.
     #[error("cannot make an HTTP client: {0}")]
     Http(#[from] reqwest::Error),
+    /// The CA bundle cannot be used.
+    #[error("cannot use the CA certificates of {path}: {problem}; see --ca-bundle")]
+    CaBundle {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The address is taken, or not ours.
     #[error("cannot listen on {address}: {source}; choose another --listen")]
     Listen {
@@ -58,7 +66,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let config = kubeclient::infer().await?;
     let metrics = Metrics::default();
     let clients = Clients::new(&config, settings.kube_qps, &metrics)?;
-    let provider = Arc::new(Provider::new(settings.provider_qps)?);
+    let provider = Arc::new(Provider::new(settings.provider_qps, extra_roots(&settings)?)?);
     let identity = leader::identity();
     let (lease, campaign) = if settings.leader_election {
         let namespace = lease_namespace(settings.lease_namespace.as_deref(), &config);
@@ -108,6 +116,19 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     Ok(())
 }
 
+/// The CA certificates that are trusted besides the system's.
+fn extra_roots(settings: &Settings) -> Result<Vec<reqwest::Certificate>, Error> {
+    let Some(path) = &settings.ca_bundle else { return Ok(Vec::new()) };
+    let wrong = |problem: String| Error::CaBundle { path: path.display().to_string(), problem };
+    let bytes = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+    let certificates =
+        reqwest::Certificate::from_pem_bundle(&bytes).map_err(|error| wrong(error.to_string()))?;
+    if certificates.is_empty() {
+        return Err(wrong("no PEM certificate is in it".to_owned()));
+    }
+    Ok(certificates)
+}
+
 /// Works until the Lease is lost or the process is to end; what is in flight is finished in both cases.
 async fn serve_a_term(
     settings: &Settings,
@@ -130,6 +151,8 @@ async fn serve_a_term(
     let guards = Guards {
         allowed_endpoint_hosts: settings.allowed_endpoint_hosts.clone(),
         allow_http_endpoints: settings.allow_http_endpoints,
+        allowed_audiences: settings.allowed_audiences.clone(),
+        client_namespace: settings.client_namespace.clone(),
     };
     let secret_labels = settings.secret_labels.clone();
     let work = controller::run(term, |secrets| Context {

@@ -14,6 +14,8 @@ pub enum ConditionType {
     Ready,
     /// The latest exchange worked.
     Refreshed,
+    /// Microsoft Graph took the token when it was last tried. Absent where it is never tried.
+    Verified,
     /// `Ready` is not True yet and nobody need act. Present only when True (kstatus).
     Reconciling,
 }
@@ -46,6 +48,12 @@ pub enum Reason {
     Succeeded,
     /// `Refreshed`: `spec.suspend` is set.
     Suspended,
+    /// `Verified`: Microsoft Graph took the token.
+    Accepted,
+    /// `Verified`: Microsoft Graph refused the token, and the one that was got in its place too.
+    TokenRejected,
+    /// `Verified`: what was asked for is wrong for this token; nothing is known of the token.
+    ProbeFailed,
     /// `Reconciling`: the operator is at work.
     Progressing,
     /// A user must sign in (again).
@@ -72,6 +80,9 @@ impl Reason {
             Self::TargetConflict => "TargetConflict",
             Self::Succeeded => "Succeeded",
             Self::Suspended => "Suspended",
+            Self::Accepted => "Accepted",
+            Self::TokenRejected => "TokenRejected",
+            Self::ProbeFailed => "ProbeFailed",
             Self::Progressing => "Progressing",
             Self::AuthorizationRequired => "AuthorizationRequired",
             Self::WrongAccount => "WrongAccount",
@@ -101,6 +112,7 @@ impl ConditionType {
             Self::Stalled => "Stalled",
             Self::Ready => "Ready",
             Self::Refreshed => "Refreshed",
+            Self::Verified => "Verified",
             Self::Reconciling => "Reconciling",
         }
     }

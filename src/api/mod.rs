@@ -1,5 +1,6 @@
 //! The public API `graphtoken.io/v1alpha1`: what users write, what they read back, and every name both rely on.
 
+pub mod client;
 pub mod condition;
 pub mod duration;
 pub mod names;
@@ -7,6 +8,9 @@ pub mod spec;
 pub mod status;
 pub mod time;
 
+#[cfg(feature = "operator")]
+pub use client::ClusterGraphClient;
+pub use client::ClusterGraphClientSpec;
 pub use condition::{Condition, ConditionStatus, ConditionType, Reason};
 pub use duration::GoDuration;
 #[cfg(feature = "operator")]

@@ -47,6 +47,12 @@ use super::GraphTokenStatus;
              (has(self.spec.target) && has(self.spec.target.secretName) ? self.spec.target.secretName : self.metadata.name)"
         )
         .message("the target may not be the client secret's Secret: set spec.target.secretName to another name"),
+        validation = Rule::new(
+            "!has(self.spec.clientAuth) || !has(self.spec.clientAuth.certificateRef) || \
+             self.spec.clientAuth.certificateRef.name != \
+             (has(self.spec.target) && has(self.spec.target.secretName) ? self.spec.target.secretName : self.metadata.name)"
+        )
+        .message("the target may not be the certificate's Secret: set spec.target.secretName to another name"),
         printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
         printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[0].reason",
             description = "The reason of Stalled where a person must act, else that of Ready"),
@@ -61,12 +67,22 @@ use super::GraphTokenStatus;
 #[cfg_attr(
     feature = "operator",
     x_kube(
-        validation = Rule::new("!has(self.grant.clientCredentials) || has(self.clientAuth)")
+        validation = Rule::new("has(self.tenant) == has(self.clientId)")
+            .message("tenant and clientId go together: set both, or leave both to a ClusterGraphClient"),
+        validation = Rule::new("!has(self.clientRef) || !has(self.tenant)")
+            .message("clientRef stands instead of tenant and clientId: set the one or the other"),
+        validation = Rule::new("has(self.tenant) || !(has(self.cloud) || has(self.endpoints) || has(self.clientAuth))")
+            .message("cloud, endpoints and clientAuth go with tenant and clientId; a ClusterGraphClient has its own"),
+        validation = Rule::new("!has(self.grant.clientCredentials) || has(self.clientAuth) || !has(self.tenant)")
             .message("grant clientCredentials needs clientAuth: an app without a user must prove who it is"),
+        validation = Rule::new(
+            "!has(self.grant.deviceCode) || !has(self.endpoints) || !has(self.endpoints.token) || has(self.endpoints.deviceAuthorization)"
+        )
+        .message("grant deviceCode at an endpoint of your own needs endpoints.deviceAuthorization as well"),
         validation = Rule::new("!has(self.grant.clientCredentials) || !has(self.account)")
             .message("account has no meaning with grant clientCredentials: no user signs in"),
         validation = Rule::new(
-            "!has(self.grant.clientCredentials) || (has(self.endpoints) && has(self.endpoints.token)) || \
+            "!has(self.grant.clientCredentials) || !has(self.tenant) || (has(self.endpoints) && has(self.endpoints.token)) || \
              !(self.tenant.lowerAscii() in ['organizations', 'common', 'consumers'])"
         )
         .message("grant clientCredentials needs one tenant: its GUID or a verified domain"),
@@ -87,17 +103,19 @@ use super::GraphTokenStatus;
 #[serde(rename_all = "camelCase")]
 pub struct GraphTokenSpec {
     /// The tenant: its GUID, a verified domain, or organizations, common or consumers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "operator",
         schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9.-]*$"))
     )]
-    pub tenant: String,
+    pub tenant: Option<String>,
     /// The application (client) id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "operator",
         schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9._~-]{1,128}$"))
     )]
-    pub client_id: String,
+    pub client_id: Option<String>,
     /// The Microsoft cloud that the tenant lives in. Default: Public.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cloud: Option<Cloud>,
@@ -108,6 +126,10 @@ pub struct GraphTokenSpec {
     /// How the client proves who it is. Absent: a public client.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_auth: Option<ClientAuth>,
+    /// The ClusterGraphClient that states tenant, client and proof, instead of the fields above. With neither, the one that is
+    /// named default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ref: Option<ClientRef>,
     /// How the token is got. Exactly one member.
     pub grant: Grant,
     /// What the token is for. A short name such as Mail.Read gets the cloud's Graph prefix; URIs, openid, profile, email and
@@ -126,6 +148,9 @@ pub struct GraphTokenSpec {
     /// When the token is refreshed. Default: at half of its life.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh: Option<Refresh>,
+    /// Whether and how the token is tried at Microsoft Graph now and then. Default: on for users who signed in, off for apps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
     /// The Secret that pods mount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<Target>,
@@ -157,26 +182,110 @@ pub enum Cloud {
     China,
 }
 
-/// Overrides of the cloud's endpoints.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// Overrides of the cloud's endpoints. http is accepted only with --allow-http-endpoints.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Endpoints {
-    /// The token endpoint, as a whole URL. http is accepted only with --allow-http-endpoints.
+    /// The token endpoint, as a whole URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "operator",
         schemars(length(min = 9, max = 2048), regex(pattern = r"^https?://[^\s@#]+$"))
     )]
-    pub token: String,
+    pub token: Option<String>,
+    /// The device authorization endpoint (RFC 8628), as a whole URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "operator",
+        schemars(length(min = 9, max = 2048), regex(pattern = r"^https?://[^\s@#]+$"))
+    )]
+    pub device_authorization: Option<String>,
+    /// Microsoft Graph, without /v1.0. With a token endpoint of your own and without this, the token is never tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "operator",
+        schemars(length(min = 9, max = 2048), regex(pattern = r"^https?://[^\s@#?]+$"))
+    )]
+    pub graph: Option<String>,
 }
 
 /// How the client proves who it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(kube::KubeSchema))]
+#[cfg_attr(
+    feature = "operator",
+    x_kube(validation = Rule::new(
+        "[has(self.secretRef), has(self.certificateRef), has(self.workloadIdentity)].filter(m, m).size() == 1"
+    )
+    .message("exactly one of secretRef, certificateRef and workloadIdentity must be set; without clientAuth the client is public"))
+)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientAuth {
+    /// A client secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretKeyRef>,
+    /// A certificate: a Secret with tls.crt and tls.key (RSA), as cert-manager writes them. The client signs an assertion
+    /// with it (private_key_jwt, PS256).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_ref: Option<SecretRef>,
+    /// A service account whose tokens the app trusts (a federated identity credential).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload_identity: Option<WorkloadIdentity>,
+}
+
+/// A Secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+pub struct SecretRef {
+    /// Name of the Secret.
+    #[cfg_attr(
+        feature = "operator",
+        schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
+    )]
+    pub name: String,
+}
+
+/// A service account whose tokens prove who the client is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
-pub struct ClientAuth {
-    /// A client secret, from a Secret of this namespace.
-    pub secret_ref: SecretKeyRef,
+pub struct WorkloadIdentity {
+    /// Name of the ServiceAccount, which must be annotated azure.workload.identity/client-id with this client id.
+    #[cfg_attr(
+        feature = "operator",
+        schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
+    )]
+    pub service_account_name: String,
+    /// The audience of its tokens. Default: what the cloud's Entra ID expects. Others must be allowed by the operator's
+    /// --allowed-audience.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "operator", schemars(length(min = 1, max = 512), regex(pattern = r"^[!-~]+$")))]
+    pub audience: Option<String>,
+}
+
+/// The ClusterGraphClient in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+pub struct ClientRef {
+    /// ClusterGraphClient, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<ClientKind>,
+    /// Its name.
+    #[cfg_attr(
+        feature = "operator",
+        schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
+    )]
+    pub name: String,
+}
+
+/// What kind of object states a client.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+pub enum ClientKind {
+    /// A client for many namespaces.
+    #[default]
+    ClusterGraphClient,
 }
 
 /// How the token is got.
@@ -184,14 +293,19 @@ pub struct ClientAuth {
 #[cfg_attr(feature = "operator", derive(kube::KubeSchema))]
 #[cfg_attr(
     feature = "operator",
-    x_kube(validation = Rule::new("has(self.refreshToken) != has(self.clientCredentials)")
-        .message("exactly one of refreshToken and clientCredentials must be set"))
+    x_kube(validation = Rule::new(
+        "[has(self.refreshToken), has(self.deviceCode), has(self.clientCredentials)].filter(m, m).size() == 1"
+    )
+    .message("exactly one of refreshToken, deviceCode and clientCredentials must be set"))
 )]
 #[serde(rename_all = "camelCase")]
 pub struct Grant {
     /// A user who signed in elsewhere: the refresh token that this left behind starts a chain that the operator keeps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refresh_token: Option<RefreshTokenGrant>,
+    /// A user who signs in with a code that the status shows (RFC 8628).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_code: Option<DeviceCodeGrant>,
     /// The app itself, without a user (app-only).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_credentials: Option<ClientCredentialsGrant>,
@@ -206,12 +320,17 @@ pub struct RefreshTokenGrant {
     pub secret_ref: SecretKeyRef,
 }
 
+/// The device authorization grant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+pub struct DeviceCodeGrant {}
+
 /// The `client_credentials` grant.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 pub struct ClientCredentialsGrant {}
 
-/// A key of a Secret in the `GraphToken`'s namespace.
+/// A key of a Secret in the `GraphToken`'s namespace; of a `ClusterGraphClient`, in the operator's --client-namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 pub struct SecretKeyRef {
@@ -251,6 +370,30 @@ pub struct Refresh {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "operator", schemars(with = "Option<i32>", range(min = 1, max = 99)))]
     pub renew_before_percentage: Option<u8>,
+}
+
+/// Whether and how the token is tried at Microsoft Graph.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(kube::KubeSchema))]
+pub struct Verify {
+    /// How often; 0s: never. Default: 168h for users who signed in, 0s for apps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "operator",
+        x_kube(validation = Rule::new(
+            "duration(self) == duration('0s') || (duration(self) >= duration('1m') && duration(self) <= duration('8760h'))"
+        )
+        .message("0s (never), or from 1m to 8760h"))
+    )]
+    pub interval: Option<GoDuration>,
+    /// What is asked for, below /v1.0. Default by the first granted scope that tells: User.* /me?$select=id,
+    /// Mail.* /me/mailFolders/inbox?$select=id, Files.* /me/drive?$select=id; else the token is not tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "operator",
+        schemars(length(min = 2, max = 1024), regex(pattern = r"^/[A-Za-z0-9$&'()*+,;=:@%/?._~-]+$"))
+    )]
+    pub path: Option<String>,
 }
 
 /// The Secret that pods mount.

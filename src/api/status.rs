@@ -44,6 +44,15 @@ pub struct GraphTokenStatus {
     /// Who the token speaks for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub account: Option<AccountStatus>,
+    /// When the token was last tried at Microsoft Graph and accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verified_time: Option<Time>,
+    /// The latest trial of a token at Microsoft Graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_probe: Option<LastProbe>,
+    /// The sign-in that waits for a user. Gone once it is made or the code has run out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_code: Option<DeviceCodeStatus>,
     /// The scopes that the provider granted, as it spelled them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub granted_scopes: Vec<String>,
@@ -97,6 +106,10 @@ pub struct SignedIn {
 pub enum SignInSource {
     /// The Secret named by `spec.grant.refreshToken`.
     Seed,
+    /// A user entered the code of `status.deviceCode`.
+    DeviceCode,
+    /// The Secret `<name>-graphtoken-login`.
+    Login,
 }
 
 /// Who a token speaks for: ids only, never a name.
@@ -110,6 +123,50 @@ pub struct AccountStatus {
     /// Tenant id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
+}
+
+/// A device code that waits for a user (RFC 8628 section 3.2).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceCodeStatus {
+    /// What the user enters.
+    pub user_code: String,
+    /// Where.
+    pub verification_uri: String,
+    /// Until when.
+    pub expires_at: Time,
+}
+
+/// The latest trial of a token at Microsoft Graph.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct LastProbe {
+    /// When.
+    pub time: Time,
+    /// Which token: the attempt that brought it.
+    pub token: String,
+    /// What came of it.
+    pub reason: Reason,
+    /// What was asked for.
+    pub path: String,
+    /// What is wrong and what to do about it; empty where nothing is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// Until when Microsoft Graph asked for silence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<Time>,
+    /// Trials without a verdict since the last one that had one.
+    #[serde(default)]
+    #[cfg_attr(feature = "operator", schemars(with = "i64"))]
+    pub inconclusive: u32,
+    /// Whether the token was got because the one before it was refused.
+    #[serde(default)]
+    pub after_refusal: bool,
+    /// The request (`graphtoken.io/requested-at`) that it made good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 /// The latest failed attempt. Provider strings in it are bounded and masked.

@@ -18,6 +18,15 @@ pub(super) fn namespace(value: &str) -> Result<String, String> {
     }
 }
 
+/// The audience of a token (RFC 7519 section 4.1.3), as `spec.clientAuth.workloadIdentity.audience` may spell it.
+pub(super) fn audience(value: &str) -> Result<String, String> {
+    if value.len() <= 512 && value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        Ok(value.to_owned())
+    } else {
+        Err("an audience has at most 512 characters, without spaces".to_owned())
+    }
+}
+
 /// A host as it stands in a URL, in lower case.
 pub(super) fn host(value: &str) -> Result<String, String> {
     let bare = value.strip_prefix('[').and_then(|v| v.strip_suffix(']')).unwrap_or(value);

@@ -16,7 +16,7 @@ fn parse(patch: &Value, guards: &Guards) -> Result<Desired, SpecError> {
             spec.as_object_mut().unwrap().remove(key);
         }
     }
-    Desired::new("mail", &serde_json::from_value(spec).unwrap(), guards)
+    Desired::new("mail", &serde_json::from_value(spec).unwrap(), guards, &|_| None)
 }
 
 fn app_only() -> Value {
@@ -25,7 +25,11 @@ fn app_only() -> Value {
 }
 
 fn lax() -> Guards {
-    Guards { allowed_endpoint_hosts: vec!["idp.test".to_owned()], allow_http_endpoints: true }
+    Guards {
+        allowed_endpoint_hosts: vec!["idp.test".to_owned()],
+        allow_http_endpoints: true,
+        ..Guards::default()
+    }
 }
 
 #[test]
@@ -102,7 +106,7 @@ fn an_endpoint_that_is_not_allowed_is_refused(#[case] url: &str, #[case] says: &
 fn http_needs_the_operators_leave() {
     let strict = Guards { allow_http_endpoints: false, ..lax() };
     let patch = json!({"endpoints": {"token": "http://idp.test/token"}});
-    assert_eq!(parse(&patch, &strict).unwrap_err(), SpecError::HttpNotAllowed);
+    assert_eq!(parse(&patch, &strict).unwrap_err(), SpecError::HttpNotAllowed { field: "token" });
     assert!(parse(&patch, &lax()).is_ok());
     // A known cloud is allowed without being listed, but not in clear text.
     let patch = json!({"endpoints": {"token": "https://login.microsoftonline.com/x/oauth2/v2.0/token"}});
@@ -115,7 +119,14 @@ fn http_needs_the_operators_leave() {
 #[case(json!({"scopes": null}), "scopes is needed")]
 #[case(json!({"target": {"secretName": "seed"}}), "the seed Secret")]
 #[case(json!({"target": {"secretName": "x-graphtoken-credential"}}), "reserved")]
-#[case(json!({"clientAuth": {"secretRef": {"name": "mail", "key": "k"}}}), "the client secret's Secret")]
+#[case(json!({"clientAuth": {"secretRef": {"name": "mail", "key": "k"}}}), "the Secret of spec.clientAuth")]
+#[case(json!({"clientAuth": {"certificateRef": {"name": "mail"}}}), "the Secret of spec.clientAuth")]
+#[case(json!({"clientAuth": {}}), "exactly one of secretRef, certificateRef and workloadIdentity")]
+#[case(json!({"clientAuth": {"workloadIdentity": {"serviceAccountName": "etl", "audience": "other"}}}), "--allowed-audience=other")]
+#[case(json!({"grant": {"deviceCode": {}}, "endpoints": {"token": "http://idp.test/t"}}), "endpoints.deviceAuthorization")]
+#[case(json!({"endpoints": {"graph": "https://evil.test"}}), "spec.endpoints.graph: host evil.test")]
+#[case(json!({"endpoints": {"graph": "http://graph.microsoft.com"}, "tenant": null}), "exactly one of clientRef")]
+#[case(json!({"verify": {"interval": "often"}}), "verify.interval")]
 #[case(json!({"credentialRetention": "7d"}), "credentialRetention")]
 #[case(json!({"refresh": {"renewBefore": "x"}}), "refresh.renewBefore")]
 #[case(json!({"refresh": {"renewBefore": "5m", "renewBeforePercentage": 5}}), "exactly one of")]
@@ -147,4 +158,99 @@ fn the_order_of_scopes_does_not_matter() {
     let one = parse(&json!({"scopes": ["Mail.Read", "User.Read"]}), &lax()).unwrap();
     let other = parse(&json!({"scopes": ["User.Read", "Mail.Read"]}), &lax()).unwrap();
     assert_eq!(one.issued_for, other.issued_for);
+}
+
+#[test]
+fn a_device_code_is_asked_for_where_the_token_is() {
+    let device = json!({"grant": {"deviceCode": {}}, "cloud": "China"});
+    let client = parse(&device, &lax()).unwrap().client;
+    let wanted = "https://login.partner.microsoftonline.cn/contoso.onmicrosoft.com/oauth2/v2.0/devicecode";
+    assert_eq!(client.device_url.as_deref(), Some(wanted));
+    assert_eq!(parse(&json!({}), &lax()).unwrap().client.device_url, None, "no other grant needs one");
+}
+
+#[rstest]
+#[case::delegated(json!({}), Some(("https://graph.microsoft.com/v1.0", 168)))]
+#[case::off(json!({"verify": {"interval": "0s"}}), None)]
+#[case::other_cloud(json!({"cloud": "USGovDoD"}), Some(("https://dod-graph.microsoft.us/v1.0", 168)))]
+#[case::own_token_endpoint(json!({"endpoints": {"token": "http://idp.test/t"}}), None)]
+#[case::own_graph(
+    json!({"endpoints": {"token": "http://idp.test/t", "graph": "http://idp.test/graph/"}, "verify": {"interval": "1h"}}),
+    Some(("http://idp.test/graph/v1.0", 1))
+)]
+#[case::app_only({ let mut spec = app_only(); spec["verify"] = json!({"interval": "1h"}); spec }, None)]
+#[case::app_only_with_a_path({ let mut spec = app_only(); spec["verify"] = json!({"path": "/users"}); spec },
+    Some(("https://graph.microsoft.com/v1.0", 168)))]
+fn the_token_is_tried_by_default_where_a_user_signed_in(
+    #[case] patch: Value,
+    #[case] probing: Option<(&str, u64)>,
+) {
+    let got = parse(&patch, &lax()).unwrap().probing;
+    let got = got.as_ref().map(|probing| (probing.graph.as_str(), probing.interval.as_secs() / 3600));
+    assert_eq!(got, probing);
+}
+
+#[rstest]
+#[case("Public", "api://AzureADTokenExchange")]
+#[case("USGov", "api://AzureADTokenExchangeUSGov")]
+#[case("USGovDoD", "api://AzureADTokenExchangeUSGov")]
+#[case("China", "api://AzureADTokenExchangeChina")]
+fn a_service_accounts_token_has_the_clouds_audience(#[case] cloud: &str, #[case] wanted: &str) {
+    let auth = json!({"workloadIdentity": {"serviceAccountName": "etl"}});
+    let client = parse(&json!({"cloud": cloud, "clientAuth": auth}), &Guards::default()).unwrap().client;
+    let audience = wanted.to_owned();
+    assert_eq!(client.proof, ClientProof::WorkloadIdentity { service_account: "etl".to_owned(), audience });
+}
+
+/// A team's spec on a `ClusterGraphClient` that says this, for a namespace labelled team=etl.
+fn on_client(client: &Value, guards: &Guards) -> Result<Desired, SpecError> {
+    let spec = json!({"grant": {"deviceCode": {}}, "scopes": ["Mail.Read"]});
+    let mut stated = json!({"tenant": "contoso.onmicrosoft.com", "clientId": "shared"});
+    for (key, value) in client.as_object().unwrap() {
+        stated[key] = value.clone();
+    }
+    Desired::new("mail", &serde_json::from_value(spec).unwrap(), guards, &|name| {
+        (name == "default").then(|| ClusterClient {
+            spec: serde_json::from_value(stated.clone()).unwrap(),
+            uid: "u".to_owned(),
+            generation: 3,
+            namespace_labels: [("team".to_owned(), "etl".to_owned())].into(),
+        })
+    })
+}
+
+#[test]
+fn a_client_that_is_stated_once_serves_those_whom_it_allows() {
+    let allow = json!({"namespaceSelector": {"matchLabels": {"team": "etl"}}, "grants": ["deviceCode"]});
+    let auth = json!({"secretRef": {"name": "mail", "key": "secret"}});
+    let guards = Guards { client_namespace: Some("clients".to_owned()), ..Guards::default() };
+    let desired = on_client(&json!({"allow": allow, "clientAuth": auth}), &guards).unwrap();
+    assert_eq!(desired.client.client_id, "shared");
+    assert_eq!(desired.client.secrets_namespace.as_deref(), Some("clients"));
+    assert_eq!(desired.client.stated_by, Some(("u".to_owned(), "3".to_owned())));
+    assert_eq!(desired.target.secret_name, "mail", "its Secrets are in another namespace");
+}
+
+#[rstest]
+#[case::nobody(json!({}), "spec.allow is absent")]
+#[case::no_namespace(json!({"allow": {"grants": ["deviceCode"]}}), "spec.allow.namespaceSelector is absent")]
+#[case::another_team(
+    json!({"allow": {"namespaceSelector": {"matchLabels": {"team": "web"}}, "grants": ["deviceCode"]}}),
+    "does not select this namespace"
+)]
+#[case::another_grant(json!({"allow": {"namespaceSelector": {}, "grants": ["refreshToken"]}}), "does not name deviceCode")]
+#[case::no_grant(json!({"allow": {"namespaceSelector": {}}}), "does not name deviceCode")]
+#[case::no_namespace_for_secrets(
+    json!({"allow": {"namespaceSelector": {}, "grants": ["deviceCode"]}, "clientAuth": {"certificateRef": {"name": "c"}}}),
+    "--client-namespace"
+)]
+fn a_refusal_says_which_rule_refused(#[case] client: Value, #[case] says: &str) {
+    let refused = on_client(&client, &Guards::default()).unwrap_err().to_string();
+    assert!(refused.contains(says) && refused.contains("ClusterGraphClient default"), "{refused}");
+}
+
+#[test]
+fn without_a_client_the_default_one_is_named() {
+    let refused = parse(&json!({"tenant": null, "clientId": null}), &lax()).unwrap_err().to_string();
+    assert!(refused.contains("ClusterGraphClient default is not there"), "{refused}");
 }

@@ -8,7 +8,7 @@ use crate::grant::{Proof, refresh_token};
 const PATIENCE: Duration = Duration::from_secs(15);
 
 async fn simulator() -> (Simulator, Provider) {
-    (Simulator::start(Config::default()).await.unwrap(), Provider::new(1000.0).unwrap())
+    (Simulator::start(Config::default()).await.unwrap(), Provider::new(1000.0, Vec::new()).unwrap())
 }
 
 async fn post(simulator: &Simulator, provider: &Provider, deadline: Duration) -> Result<Received, NoAnswer> {

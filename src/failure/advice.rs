@@ -186,7 +186,7 @@ fn by_class(reason: Reason, facts: &Facts) -> String {
         ),
         _ => {
             let more = match facts.grant {
-                GrantKind::RefreshToken => "the seed Secret",
+                GrantKind::RefreshToken | GrantKind::DeviceCode => "the seed Secret",
                 GrantKind::ClientCredentials => "the permissions of the app",
             };
             format!(

@@ -22,15 +22,26 @@ const SECRET_PARAMETERS: [&str; 2] = ["refresh_token", "client_secret"];
 pub enum GrantKind {
     /// A user signed in elsewhere; the refresh token is exchanged.
     RefreshToken,
+    /// A user enters a code (RFC 8628); afterwards the refresh token is exchanged.
+    DeviceCode,
     /// The app itself, without a user.
     ClientCredentials,
 }
 
 impl GrantKind {
-    /// The name in RFC 6749, which is the metrics' label too.
+    /// `grant_type` on the wire.
+    pub const fn grant_type(self) -> &'static str {
+        match self {
+            Self::DeviceCode => "urn:ietf:params:oauth:grant-type:device_code",
+            Self::RefreshToken | Self::ClientCredentials => self.as_str(),
+        }
+    }
+
+    /// The metrics' label: the name in RFC 6749, or a short one.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::RefreshToken => "refresh_token",
+            Self::DeviceCode => "device_code",
             Self::ClientCredentials => "client_credentials",
         }
     }
@@ -39,6 +50,7 @@ impl GrantKind {
     pub const fn spec_name(self) -> &'static str {
         match self {
             Self::RefreshToken => "refreshToken",
+            Self::DeviceCode => "deviceCode",
             Self::ClientCredentials => "clientCredentials",
         }
     }
@@ -46,7 +58,7 @@ impl GrantKind {
     /// Whether the token speaks for a user.
     pub const fn is_delegated(self) -> bool {
         match self {
-            Self::RefreshToken => true,
+            Self::RefreshToken | Self::DeviceCode => true,
             Self::ClientCredentials => false,
         }
     }
@@ -70,7 +82,7 @@ pub struct TokenRequest {
 
 impl TokenRequest {
     fn new(client_id: &str, grant: GrantKind) -> Self {
-        Self { form: Vec::new() }.with("client_id", client_id).with("grant_type", grant.as_str())
+        Self { form: Vec::new() }.with("client_id", client_id).with("grant_type", grant.grant_type())
     }
 
     fn with(mut self, name: &'static str, value: impl Into<SecretString>) -> Self {

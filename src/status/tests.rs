@@ -232,7 +232,7 @@ fn what_the_target_no_longer_holds_is_not_told() {
 #[case::suspended(World::delegated().with(suspended))]
 fn a_spec_that_does_not_parse_stalls_and_keeps_the_rest(#[case] world: World) {
     let before = status(&world);
-    let error = SpecError::HttpNotAllowed;
+    let error = SpecError::HttpNotAllowed { field: "token" };
     let identity = Identity { generation: 9, ..world.observed.identity.clone() };
     let status = project_invalid(&identity, &before, &error, after(60));
     let rows: Vec<Row> = status.conditions.iter().map(|c| (c.type_, c.status, c.reason)).collect();

@@ -36,8 +36,6 @@ const ERROR_PAUSE: Duration = Duration::from_secs(2);
 const NAP: Duration = Duration::from_secs(1);
 /// Beats of the real clock without a move after which the process is asleep.
 const QUIET_BEATS: usize = 5;
-/// More reconciles in one life are a loop.
-const MAX_LOOKS: usize = 300;
 
 static METRONOME: LazyLock<watch::Receiver<()>> = LazyLock::new(|| {
     let (beat, beats) = watch::channel(());
@@ -53,7 +51,7 @@ static METRONOME: LazyLock<watch::Receiver<()>> = LazyLock::new(|| {
 /// Loading the CA certificates takes longer than all the rest of a life, so that the HTTP client is shared. Nothing of one
 /// life is left in it: the provider closes each connection.
 static PROVIDER: LazyLock<Arc<Provider>> =
-    LazyLock::new(|| Arc::new(Provider::new(0.0).expect("an HTTP client can be made")));
+    LazyLock::new(|| Arc::new(Provider::new(0.0, Vec::new()).expect("an HTTP client can be made")));
 
 /// How a life ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +118,7 @@ impl Process {
             guards: Guards {
                 allowed_endpoint_hosts: vec!["127.0.0.1".to_owned()],
                 allow_http_endpoints: true,
+                ..Guards::default()
             },
             secret_labels: std::collections::BTreeMap::new(),
             events: Events::new(client, holder.to_owned()),
@@ -172,7 +171,8 @@ impl Process {
 
     async fn look(&mut self) -> Result<(), Killed> {
         self.looks += 1;
-        assert!(self.looks < MAX_LOOKS, "a hot loop: {}", self.world.lock().describe());
+        let patience = self.world.lock().patience;
+        assert!(self.looks < patience, "a hot loop: {}", self.world.lock().describe());
         self.look_at = None;
         let Some(object) = self.caches.graphtoken() else { return Ok(()) };
         self.world.looks();

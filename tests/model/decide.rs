@@ -59,7 +59,7 @@ impl Minds {
             "scopes": ["Mail.Read"],
         });
         let spec = serde_json::from_value(spec).expect("a spec");
-        let desired = Desired::new("mail", &spec, &Guards::default()).expect("a good spec");
+        let desired = Desired::new("mail", &spec, &Guards::default(), &|_| None).expect("a good spec");
         Self { desired, plans: RefCell::default() }
     }
 

@@ -113,8 +113,12 @@ impl World {
     }
 
     pub(crate) fn desired(&self) -> Desired {
-        let guards = Guards { allowed_endpoint_hosts: vec!["idp.test".into()], allow_http_endpoints: true };
-        Desired::new("mail", &serde_json::from_value(self.spec.clone()).unwrap(), &guards).unwrap()
+        let guards = Guards {
+            allowed_endpoint_hosts: vec!["idp.test".into()],
+            allow_http_endpoints: true,
+            ..Guards::default()
+        };
+        Desired::new("mail", &serde_json::from_value(self.spec.clone()).unwrap(), &guards, &|_| None).unwrap()
     }
 
     pub(crate) fn plan(&self) -> Plan {

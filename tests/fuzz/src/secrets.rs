@@ -71,7 +71,7 @@ static APP_ONLY: LazyLock<Desired> = LazyLock::new(|| {
 
 fn desired(spec: &serde_json::Value) -> Desired {
     let spec = serde_json::from_value(spec.clone()).expect("a spec");
-    Desired::new("mail", &spec, &Guards::default()).expect("a right one")
+    Desired::new("mail", &spec, &Guards::default(), &|_| None).expect("a right one")
 }
 
 fn meta(token: Option<&[u8]>) -> Meta {

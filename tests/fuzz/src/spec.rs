@@ -17,23 +17,28 @@ const MAX_ADVICE: usize = 512;
 pub fn check(input: &[u8]) {
     let Ok(spec) = serde_json::from_slice::<GraphTokenSpec>(input) else { return };
     let strict = Guards::default();
-    let lenient = Guards { allowed_endpoint_hosts: vec![ALLOWED.to_owned()], allow_http_endpoints: true };
+    let lenient = Guards {
+        allowed_endpoint_hosts: vec![ALLOWED.to_owned()],
+        allow_http_endpoints: true,
+        ..Guards::default()
+    };
     for guards in [&strict, &lenient] {
-        match Desired::new(NAME, &spec, guards) {
+        match Desired::new(NAME, &spec, guards, &|_| None) {
             Ok(desired) => keeps_its_promises(&spec, &desired, guards),
             // Quoted text may be escaped.
             Err(error) => assert!(error.to_string().len() <= MAX_ADVICE + 10 * input.len(), "{error}"),
         }
         hides_what_urls_hide(&spec, guards);
     }
-    if let Ok(desired) = Desired::new(NAME, &spec, &strict) {
-        let lenient = Desired::new(NAME, &spec, &lenient).expect("who allows more refuses nothing else");
+    if let Ok(desired) = Desired::new(NAME, &spec, &strict, &|_| None) {
+        let lenient =
+            Desired::new(NAME, &spec, &lenient, &|_| None).expect("who allows more refuses nothing else");
         assert_eq!(lenient.issued_for, desired.issued_for);
     }
 }
 
 fn keeps_its_promises(spec: &GraphTokenSpec, desired: &Desired, guards: &Guards) {
-    goes_where_it_may(spec, desired, guards);
+    goes_where_it_may(desired, guards);
     assert!(desired.credential_retention.get().is_ok());
     assert!(!matches!(desired.refresh, RefreshPolicy::Percentage(0 | 100..)));
     let target = &desired.target.secret_name;
@@ -43,11 +48,10 @@ fn keeps_its_promises(spec: &GraphTokenSpec, desired: &Desired, guards: &Guards)
             assert_ne!(seed.name, *target);
             assert!(desired.scopes.iter().any(|scope| scope == "offline_access"));
         }
+        Grant::DeviceCode => assert!(desired.client.device_url.is_some()),
         Grant::ClientCredentials => assert_ne!(desired.client.proof, ClientProof::Public),
     }
-    if let ClientProof::Secret(secret) = &desired.client.proof {
-        assert_ne!(secret.name, *target);
-    }
+    assert_ne!(desired.client.proof.secret_name(), Some(target.as_str()));
 
     // The order of lists counts for nothing.
     let mut turned = spec.clone();
@@ -57,19 +61,19 @@ fn keeps_its_promises(spec: &GraphTokenSpec, desired: &Desired, guards: &Guards)
     if let Some(data) = turned.target.as_mut().and_then(|target| target.data.as_mut()) {
         data.reverse();
     }
-    let turned = Desired::new(NAME, &turned, guards).expect("it was right before");
+    let turned = Desired::new(NAME, &turned, guards, &|_| None).expect("it was right before");
     assert_eq!(turned.issued_for, desired.issued_for);
     assert_eq!(layout_digest(&turned.target.data), layout_digest(&desired.target.data));
 }
 
 /// A refresh token or a client secret is sent to no other server than the settings allow.
-fn goes_where_it_may(spec: &GraphTokenSpec, desired: &Desired, guards: &Guards) {
+fn goes_where_it_may(desired: &Desired, guards: &Guards) {
     let client = &desired.client;
     let url = Url::parse(&client.token_url).expect("a URL");
     assert_eq!(url.origin().ascii_serialization(), client.token_origin);
     assert!(
         url.username().is_empty() && url.password().is_none() && url.fragment().is_none()
-            || spec.endpoints.is_none()
+            || client.is_microsofts
     );
     assert!(url.scheme() == "https" || (url.scheme() == "http" && guards.allow_http_endpoints));
     let host = url.host_str().expect("a host").to_ascii_lowercase();
@@ -77,7 +81,7 @@ fn goes_where_it_may(spec: &GraphTokenSpec, desired: &Desired, guards: &Guards) 
         ["login.microsoftonline.com", "login.microsoftonline.us", "login.partner.microsoftonline.cn"];
     assert!(microsoft.contains(&host.as_str()) || guards.allowed_endpoint_hosts.contains(&host), "{host}");
     if let Some(openid) = &client.openid_configuration {
-        assert!(spec.endpoints.is_none());
+        assert!(client.is_microsofts);
         let openid = Url::parse(openid).expect("a URL");
         assert_eq!(openid.origin().ascii_serialization(), client.token_origin);
     }
@@ -85,7 +89,8 @@ fn goes_where_it_may(spec: &GraphTokenSpec, desired: &Desired, guards: &Guards) 
 
 /// Users, passwords, queries and fragments of a URL are in no error.
 fn hides_what_urls_hide(spec: &GraphTokenSpec, guards: &Guards) {
-    let Some(mut url) = spec.endpoints.as_ref().and_then(|e| Url::parse(&e.token).ok()) else { return };
+    let token = spec.endpoints.as_ref().and_then(|endpoints| endpoints.token.as_deref());
+    let Some(mut url) = token.and_then(|token| Url::parse(token).ok()) else { return };
     let hidden: [fn(&mut Url); 3] = [
         |url| url.set_query(Some(HIDDEN)),
         |url| url.set_fragment(Some(HIDDEN)),
@@ -98,8 +103,8 @@ fn hides_what_urls_hide(spec: &GraphTokenSpec, guards: &Guards) {
     for hide in hidden {
         hide(&mut url);
         let mut spec = spec.clone();
-        spec.endpoints.as_mut().expect("there is one").token = url.to_string();
-        let error: Option<SpecError> = Desired::new(NAME, &spec, guards).err();
+        spec.endpoints.as_mut().expect("there is one").token = Some(url.to_string());
+        let error: Option<SpecError> = Desired::new(NAME, &spec, guards, &|_| None).err();
         assert!(error.is_none_or(|error| !error.to_string().contains(HIDDEN)));
     }
 }
