@@ -181,9 +181,13 @@ async fn header_and_signature_are_looked_at() {
 #[tokio::test]
 async fn rs256_is_taken_only_if_it_is_allowed() {
     let simulator = simulator().await;
-    simulator.set_rs256_assertions(true);
     let header = with(KEY.header(), "alg", json!("RS256"));
-    assert_eq!(prove(&simulator, &KEY.sign(&header, &claims(&simulator, "1"))).await.status, 200);
+    for (allowed, status) in [(true, 200), (false, 401)] {
+        let settings = json!({"rs256_assertions": allowed});
+        assert_eq!(call(&simulator, Method::PUT, "/settings", settings).await.status, 200);
+        let proof = KEY.sign(&header, &claims(&simulator, &allowed.to_string()));
+        assert_eq!(prove(&simulator, &proof).await.status, status);
+    }
 }
 
 #[tokio::test]
