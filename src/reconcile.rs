@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use kube::api::ObjectMeta;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
@@ -14,7 +15,7 @@ use crate::desired::{ClientProof, Desired, Grant, SpecError};
 use crate::failure::Failure;
 use crate::observe::{client_secret, credential_store, fill, sketch};
 use crate::observed::{Credential, CredentialState, Identity, Observed, SeedState, TargetState, TargetView};
-use crate::plan::{Act, Exchange, Plan, Problem, plan, policy_warning};
+use crate::plan::{Act, Exchange, Plan, Problem, Source, Why, plan, policy_warning};
 use crate::rotation::{InFlight, InHand, Job, Report};
 use crate::state::{Key, Memory};
 use crate::status;
@@ -25,6 +26,9 @@ use crate::target::{self, Content, Material};
 const MAX_STEPS: usize = 6;
 /// The next look where this one found no end.
 const SOON: Duration = Duration::from_secs(1);
+/// A target that was changed or deleted is written again at once, and not again before this has passed: where another
+/// controller has other ideas of it, the two do not race. An app's target costs an exchange each time.
+const REPAIR_PAUSE: Duration = Duration::from_secs(5);
 /// How long a reconcile waits for an exchange beyond its deadline before it says that storing takes long.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -221,6 +225,10 @@ impl Look<'_> {
             match plan.act {
                 _ if too_many => return Ok((observed, plan)),
                 Act::Wait => return Ok((observed, plan)),
+                ref act if let Some(left) = self.repaired_just_now(act, &observed) => {
+                    let at = self.ctx.now().saturating_add(left).ok();
+                    return Ok((observed, Plan { act: Act::Wait, look_at: at, ..plan }));
+                }
                 Act::Exchange(exchange) => {
                     observed = Box::pin(self.exchange(exchange, observed)).await?;
                 }
@@ -232,6 +240,24 @@ impl Look<'_> {
             }
             steps += 1;
         }
+    }
+
+    /// How long a repair of the target waits, if that is what this is: neither a new token nor a new spec asks for it.
+    fn repaired_just_now(&self, act: &Act, observed: &Observed) -> Option<SignedDuration> {
+        let (written, at) = self.memory.target.as_ref().filter(|_| !self.published)?;
+        let token = observed.credential().and_then(|c| c.record.token.as_ref()).map(|token| &token.facts);
+        let newest = observed.in_hand.as_ref().or(token).map(|token| &token.attempt);
+        let known = written.published.as_ref().map(|published| &published.facts.attempt);
+        let again = match act {
+            Act::Publish => newest.is_none() || newest == known,
+            Act::Exchange(exchange) => {
+                *exchange == (Exchange { why: Why::NoToken, source: Source::Client }) && newest.is_none()
+            }
+            Act::Wait => false,
+        };
+        let same_spec = observed.status.observed_generation == observed.identity.generation;
+        let left = REPAIR_PAUSE.checked_sub(at.elapsed()).filter(|left| !left.is_zero());
+        left.filter(|_| again && same_spec).and_then(|left| SignedDuration::try_from(left).ok())
     }
 
     async fn again(&mut self, observed: Observed) -> Result<Observed, StoreError> {

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use axum::body::Body as ProviderBody;
 use axum::extract::State as Shared;
-use axum::response::IntoResponse as _;
+use axum::response::{AppendHeaders, IntoResponse as _};
 use graphtoken::api::names::{KEY_PENDING, KEY_RECORD};
 use http::{Method, Request, Response, StatusCode, header};
 use kube::client::Body;
 use serde_json::{Map, Value, json};
 use tower::BoxError;
 
-use crate::idp::Reach;
+use crate::idp::{Canned, Reach};
 use crate::objects::{Kind, Refusal};
 use crate::state::State;
 use crate::tape::Broken;
@@ -43,7 +43,12 @@ pub fn client(world: &Arc<World>) -> kube::Client {
 async fn serve(world: Arc<World>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
     let (parts, body) = request.into_parts();
     let asked = Asked::read(&parts, &body.collect_bytes().await?);
-    let done = world.call(asked.describe(), |state| asked.act(state)).await;
+    let what = asked.describe();
+    let done = world.call(what.clone(), |state| match state.refuses {
+        Some((calls, refusal)) if what.contains(calls) => Err(refusal),
+        _ => asked.act(state),
+    });
+    let done = done.await;
     Ok(match done {
         Ok(Ok(object)) => answer(200, &asked.view(object)),
         Ok(Err(Refusal { code, reason })) => answer(code, &failure(code, reason)),
@@ -167,6 +172,7 @@ async fn token(Shared(world): Shared<Arc<World>>, body: String) -> axum::respons
         Reach::Up => {}
         Reach::Broken => return broken(),
         Reach::Silent => world.hold().await,
+        Reach::Canned(answer) => return canned(answer),
     }
     let grant = form.get("grant_type").map_or("-", String::as_str);
     let done = world.call(format!("POST token {grant}"), |state| redeem(state, &form)).await;
@@ -185,6 +191,13 @@ async fn token(Shared(world): Shared<Arc<World>>, body: String) -> axum::respons
 fn broken() -> axum::response::Response {
     let reset = Err::<Vec<u8>, _>(io::Error::from(io::ErrorKind::ConnectionReset));
     ProviderBody::from_stream(futures::stream::iter([reset])).into_response()
+}
+
+fn canned(answer: Canned) -> axum::response::Response {
+    let status = StatusCode::from_u16(answer.status).expect("a status");
+    let mut headers = vec![(header::CONNECTION, "close")];
+    headers.extend(answer.retry_after.map(|text| (header::RETRY_AFTER, text)));
+    (status, AppendHeaders(headers), answer.body.0.repeat(answer.body.1)).into_response()
 }
 
 fn redeem(state: &mut State, form: &HashMap<String, String>) -> (u16, Value) {

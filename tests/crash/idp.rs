@@ -25,6 +25,17 @@ pub enum Reach {
     Broken,
     /// Nothing is ever answered.
     Silent,
+    /// Whatever is asked, this is answered.
+    Canned(Canned),
+}
+
+/// Status, Retry-After and body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Canned {
+    pub status: u16,
+    pub retry_after: Option<&'static str>,
+    /// This over and over, as many times.
+    pub body: (&'static str, usize),
 }
 
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@
 
 #![expect(clippy::panic, reason = "a test fails by panicking, its harness too")]
 
+mod bad_input;
 mod caches;
 mod http;
 mod idp;

@@ -11,7 +11,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::idp::{Idp, Rotation};
-use crate::objects::{Key, Kind, Objects, Snapshot};
+use crate::objects::{Key, Kind, Objects, Refusal, Snapshot};
 use crate::scenario::CREDENTIAL;
 use crate::tape::Tape;
 use crate::world::{Event, Step};
@@ -36,6 +36,10 @@ pub struct State {
     pub writes: usize,
     /// When reconciles began.
     pub looks: Vec<Timestamp>,
+    /// How many reconciles in one life are a loop.
+    pub patience: usize,
+    /// Calls that have this in their description are refused so.
+    pub refuses: Option<(&'static str, Refusal)>,
     pub token_url: String,
     pub steps: VecDeque<Step>,
     pub step_ends: Timestamp,
@@ -57,6 +61,8 @@ impl State {
             violations: Vec::new(),
             writes: 0,
             looks: Vec::new(),
+            patience: 300,
+            refuses: None,
             token_url,
             steps: VecDeque::new(),
             step_ends: now,

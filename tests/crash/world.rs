@@ -75,7 +75,8 @@ impl World {
     pub fn at(&self, from_now: Duration, event: impl FnOnce(&Self) + Send + 'static) {
         let mut state = self.lock();
         let at = state.now + from_now;
-        state.agenda.push_back((at, Box::new(event)));
+        let place = state.agenda.partition_point(|(other, _)| *other <= at);
+        state.agenda.insert(place, (at, Box::new(event)));
     }
 
     /// The time of the next thing that the world itself does.

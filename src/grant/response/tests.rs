@@ -225,7 +225,7 @@ fn a_refresh_token_is_taken_though_a_member_beside_it_has_no_value(#[case] odd: 
             Outcome::Unusable { rotated, .. } => rotated,
             Outcome::Refused(failure) => panic!("{failure:?}"),
         };
-        assert_eq!(rotated.as_ref().map(|token| token.expose_secret()), Some("0.AX-new"), "{body}");
+        assert_eq!(rotated.as_ref().map(SecretString::expose_secret), Some("0.AX-new"), "{body}");
     }
 }
 
