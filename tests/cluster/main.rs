@@ -7,6 +7,7 @@
 
 mod harness;
 
+mod bad_input;
 mod chain;
 mod chaos;
 mod chaos_ledger;
