@@ -6,6 +6,7 @@ use secrecy::SecretString;
 
 pub mod account;
 pub mod client_credentials;
+pub mod device_code;
 pub mod refresh_token;
 pub mod response;
 #[cfg(test)]
@@ -15,7 +16,7 @@ pub use account::Account;
 pub use response::{Issued, Outcome, Warning, read};
 
 /// Form parameters whose values are secrets of ours.
-const SECRET_PARAMETERS: [&str; 2] = ["refresh_token", "client_secret"];
+const SECRET_PARAMETERS: [&str; 3] = ["refresh_token", "device_code", "client_secret"];
 
 /// How a token is got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
