@@ -121,7 +121,11 @@ impl Idp {
     pub fn redeem(&mut self, form: &HashMap<String, String>, now: Timestamp) -> (u16, Value) {
         let sent = form.get("refresh_token").cloned();
         let answer = match form.get("grant_type").map(String::as_str) {
-            Some("client_credentials") if form.contains_key("client_secret") => Some(None),
+            Some("client_credentials")
+                if form.contains_key("client_secret") || form.contains_key("client_assertion") =>
+            {
+                Some(None)
+            }
             Some("refresh_token") => sent.as_deref().and_then(|token| self.rotate(token)).map(Some),
             _ => None,
         };
