@@ -12,12 +12,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Value, json};
 
 use crate::api::names::{
-    ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, ANNOTATION_UID, KEY_PENDING, KEY_RECORD,
+    ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, ANNOTATION_UID, KEY_DEVICE, KEY_PENDING, KEY_RECORD,
     KEY_REFRESH_TOKEN, MANAGER, credential_name,
 };
 use crate::api::{GraphToken, Time};
 use crate::observed::{
-    Credential, Identity, KEY_ACCESS_TOKEN, Meta, Pending, Record, Tokens, credential, labels,
+    Credential, Device, Identity, KEY_ACCESS_TOKEN, Meta, Pending, Record, Tokens, credential, labels,
 };
 use crate::store::{StoreError, meta};
 
@@ -50,6 +50,8 @@ pub struct Commit {
     pub refresh_token: Option<SecretString>,
     /// The access token; `None` removes the one that is there.
     pub access_token: Option<SecretString>,
+    /// Whether a sign-in was made, so that no code waits for one any more.
+    pub signed_in: bool,
 }
 
 impl CredentialStore {
@@ -87,6 +89,9 @@ impl CredentialStore {
             KEY_ACCESS_TOKEN: commit.access_token.as_ref().map(|token| base64(token.expose_secret())),
             KEY_PENDING: Value::Null,
         });
+        if commit.signed_in {
+            data[KEY_DEVICE] = Value::Null;
+        }
         let mut digest = seen.refresh_token_digest.clone();
         if let Some(token) = &commit.refresh_token {
             data[KEY_REFRESH_TOKEN] = base64(token.expose_secret());
@@ -97,6 +102,7 @@ impl CredentialStore {
             meta,
             record: commit.record.clone(),
             pending: None,
+            device: seen.device.clone().filter(|_| !commit.signed_in),
             refresh_token_digest: digest,
             has_access_token: commit.access_token.is_some(),
         })
@@ -113,6 +119,21 @@ impl CredentialStore {
             }
         }
         self.create(data).await
+    }
+
+    /// Stores a device code, so that a restart goes on with it; or, without its secret, that it came to nothing.
+    pub async fn put_device(
+        &self,
+        seen: Option<&Credential>,
+        device: &Device,
+        device_code: Option<&SecretString>,
+    ) -> Result<Credential, StoreError> {
+        let text = device.to_json(device_code);
+        let Some(seen) = seen else {
+            return self.create(BTreeMap::from([(KEY_DEVICE.to_owned(), bytes(&text))])).await;
+        };
+        let meta = self.patch(&seen.meta, json!({KEY_DEVICE: base64(&text)})).await?;
+        Ok(Credential { meta, device: Some(device.clone()), ..seen.clone() })
     }
 
     /// Makes it this `GraphToken`'s: after one of the same name before it, or with another retention.

@@ -234,6 +234,17 @@ pub fn classify(grant: GrantKind, answer: &Answer<'_>, now: Timestamp) -> Failur
     refusal(grant, answer, now, advice::of)
 }
 
+/// Whether an answer to a poll says to go on polling, and whether more slowly (RFC 8628 section 3.5). What asks for a pause
+/// or is no usable answer goes before it.
+pub(crate) fn keeps_waiting(grant: GrantKind, answer: &Answer<'_>) -> Option<bool> {
+    let facts = Facts::of(grant, answer);
+    let otherwise =
+        [asks_for_a_pause, saw_a_loop, gave_no_usable_answer].iter().any(|rule| rule(&facts).is_some());
+    let slow_down = facts.error_in(&["slow_down"]);
+    let waits = grant == GrantKind::DeviceCode && (slow_down || facts.error_in(&["authorization_pending"]));
+    (waits && !otherwise).then_some(slow_down)
+}
+
 /// The failure that a 2xx is whose token cannot be used, and why it cannot.
 pub(crate) fn unusable(grant: GrantKind, answer: &Answer<'_>, why: &str, now: Timestamp) -> Failure {
     refusal(grant, answer, now, |reason, facts| match reason {
@@ -253,15 +264,7 @@ fn refusal(
     let json = answer.json();
     let body = json.as_ref().and_then(Value::as_object);
     let member = |name: &str| body.and_then(|body| body.get(name));
-    let facts = Facts {
-        grant,
-        status: answer.status,
-        pause: answer.retry_after.is_some(),
-        json: json.is_some(),
-        error: sanitized(member("error")),
-        suberror: sanitized(member("suberror")),
-        codes: codes(member("error_codes")),
-    };
+    let facts = Facts::read(grant, answer, json.is_some(), body);
     let reason = RULES.iter().find_map(|rule| rule(&facts)).unwrap_or(Reason::InvalidConfiguration);
     let mut failure = Failure {
         reason,
@@ -283,6 +286,24 @@ fn refusal(
 }
 
 impl Facts {
+    fn of(grant: GrantKind, answer: &Answer<'_>) -> Self {
+        let json = answer.json();
+        Self::read(grant, answer, json.is_some(), json.as_ref().and_then(Value::as_object))
+    }
+
+    fn read(grant: GrantKind, answer: &Answer<'_>, json: bool, body: Option<&Map<String, Value>>) -> Self {
+        let member = |name: &str| body.and_then(|body| body.get(name));
+        Self {
+            grant,
+            status: answer.status,
+            pause: answer.retry_after.is_some(),
+            json,
+            error: sanitized(member("error")),
+            suberror: sanitized(member("suberror")),
+            codes: codes(member("error_codes")),
+        }
+    }
+
     fn error_in(&self, errors: &[&str]) -> bool {
         self.error.as_deref().is_some_and(|error| errors.contains(&error))
     }
@@ -366,7 +387,9 @@ fn wants_a_user(facts: &Facts) -> Option<Reason> {
     } else {
         Reason::AuthorizationRequired
     };
-    facts.error_in(&ERRORS).then_some(reason)
+    // A code that the server forgot: a new one helps.
+    let forgotten = facts.grant == GrantKind::DeviceCode && facts.error_in(&["bad_verification_code"]);
+    (forgotten || facts.error_in(&ERRORS)).then_some(reason)
 }
 
 /// A provider's string of the form `[A-Za-z0-9_.-]{1,64}`, else `invalid`; `None` if it says nothing.

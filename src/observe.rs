@@ -1,9 +1,15 @@
 //! Gathers what is: caches first, and a live read only for what changed since it was last read.
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 
-use crate::api::names::{ANNOTATION_REQUESTED_AT, LABEL_MANAGED_BY, LABEL_NAME, MANAGER, credential_name};
+use crate::api::names::{
+    ANNOTATION_REQUESTED_AT, KEY_REFRESH_TOKEN, LABEL_MANAGED_BY, LABEL_NAME, MANAGER, credential_name,
+    login_name,
+};
 use crate::api::spec::SecretKeyRef;
 use crate::api::{GraphToken, GraphTokenStatus};
 use crate::context::Context;
@@ -15,7 +21,7 @@ use crate::observed::{
 use crate::plan::PENDING_STANDS;
 use crate::proof;
 use crate::seed;
-use crate::state::{CACHE_LAG, Key, Memory, newer};
+use crate::state::{CACHE_LAG, Key, Login, Memory, Polls, newer};
 use crate::store::StoreError;
 use tokio::time::Instant;
 
@@ -36,7 +42,8 @@ pub fn sketch(
     let proof = proof::secret(&desired.client, identity);
     let proof = proof.and_then(|secret| ctx.secrets.get(&secret.namespace, &secret.name));
     let version = |meta: &Option<Meta>| meta.as_ref().map(|m| (m.uid.clone(), m.resource_version.clone()));
-    let versions = [version(&seed), version(&proof), desired.client.stated_by.clone()];
+    let login = login_meta(ctx, identity, desired);
+    let versions = [version(&seed), version(&proof), version(&login), desired.client.stated_by.clone()];
     let versions =
         versions.each_ref().map(|v| v.as_ref().map(|(uid, version)| (uid.as_str(), version.as_str())));
     let status = status(object, memory);
@@ -56,6 +63,8 @@ pub fn sketch(
             .map_or(CredentialState::Absent, |c| CredentialState::Present(Box::new(c))),
         target: target(meta, identity, intact),
         seed: SeedState::Unneeded,
+        login: SeedState::Unneeded,
+        poll_at: None,
         proof: ProofState::Usable,
         inputs: inputs(identity.generation, &versions),
         in_hand: in_hand.map(|token| token.stored.facts.clone()),
@@ -78,6 +87,8 @@ pub async fn fill(
     observed.pending_stood = pending_stood(ctx, &observed, memory);
     observed.target = target_state(ctx, desired, &observed, memory).await?;
     observed.seed = seed_state(ctx, desired, &observed.identity, memory).await?;
+    observed.login = login_state(ctx, desired, &observed.identity, memory).await?;
+    observed.poll_at = poll_at(ctx, &observed, memory);
     let prover = proof::prover(ctx, &desired.client, &observed.identity).await?;
     observed.proof = prover.err().unwrap_or(ProofState::Usable);
     memory.read_live = false;
@@ -93,7 +104,8 @@ fn seed_ref(desired: &Desired) -> Option<&SecretKeyRef> {
 
 /// The Secrets whose change concerns a `GraphToken`.
 fn referenced(identity: &Identity, desired: &Desired) -> Vec<Key> {
-    let own = [desired.target.secret_name.clone(), credential_name(&identity.name)];
+    let own =
+        [desired.target.secret_name.clone(), credential_name(&identity.name), login_name(&identity.name)];
     let own = own.into_iter().chain(seed_ref(desired).map(|seed| seed.name.clone()));
     let own = own.map(|name| Key::new(&identity.namespace, &name));
     own.chain(proof::secret(&desired.client, identity)).collect()
@@ -282,6 +294,59 @@ async fn seed_state(
     };
     memory.seed = Some((uid, what_for, state.clone()));
     Ok(state)
+}
+
+/// The login Secret, which any delegated grant takes up.
+fn login_meta(ctx: &Context, identity: &Identity, desired: &Desired) -> Option<Meta> {
+    let delegated = desired.grant.kind().is_delegated();
+    delegated.then(|| ctx.secrets.get(&identity.namespace, &login_name(&identity.name))).flatten()
+}
+
+async fn login_state(
+    ctx: &Context,
+    desired: &Desired,
+    identity: &Identity,
+    memory: &mut Memory,
+) -> Result<SeedState, StoreError> {
+    let Some(meta) = login_meta(ctx, identity, desired).filter(|meta| !meta.deleting) else {
+        memory.login = None;
+        return Ok(SeedState::Unneeded);
+    };
+    let client_id = &desired.client.client_id;
+    match &memory.login {
+        Some(known) if known.meta == meta && known.client_id == *client_id => return Ok(known.state.clone()),
+        _ => {}
+    }
+    let name = login_name(&identity.name);
+    let login = SecretKeyRef { name: name.clone(), key: KEY_REFRESH_TOKEN.to_owned() };
+    let state = match read_key(ctx, &identity.namespace, &login).await? {
+        None => SeedState::Malformed(format!(
+            "the login Secret {name} has no key {KEY_REFRESH_TOKEN}: put the refresh token there, or delete the Secret"
+        )),
+        Some(bytes) => match seed::parse(&bytes, client_id) {
+            Ok(seed) => SeedState::Found { digest: seed.digest },
+            Err(error) => {
+                SeedState::Malformed(format!("login Secret {name}, key {KEY_REFRESH_TOKEN}: {error}"))
+            }
+        },
+    };
+    memory.login = Some(Login { meta, client_id: client_id.clone(), state: state.clone() });
+    Ok(state)
+}
+
+/// When the next poll may be made. A restart counts from the moment it first sees the code.
+fn poll_at(ctx: &Context, observed: &Observed, memory: &mut Memory) -> Option<Timestamp> {
+    let device = observed.credential().and_then(|c| c.device.as_ref()).filter(|device| !device.ended);
+    let Some(device) = device else {
+        memory.polls = None;
+        return None;
+    };
+    let known = memory.polls.as_ref().filter(|polls| polls.user_code == device.user_code);
+    if known.is_none() {
+        let interval = Duration::from_secs(device.interval_seconds);
+        memory.polls = Some(Polls::new(device.user_code.clone(), interval, ctx.now()));
+    }
+    memory.polls.as_ref().map(|polls| polls.next)
 }
 
 fn missing(field: &str, reference: &SecretKeyRef, what: &str) -> String {

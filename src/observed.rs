@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::api::GraphTokenStatus;
 use crate::api::names::{
     ANNOTATION_ADOPT, ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, ANNOTATION_TOKEN, ANNOTATION_UID,
-    KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN, LABEL_MANAGED_BY, LABEL_NAME, MANAGER,
+    KEY_DEVICE, KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN, LABEL_MANAGED_BY, LABEL_NAME, MANAGER,
 };
 use crate::api::status::SignedIn;
+use crate::api::{GraphTokenStatus, Reason};
 use crate::desired::Client;
 use crate::grant::Account;
 use crate::seed::{self, hex};
@@ -136,6 +136,64 @@ pub struct Record {
     /// Digest of the seed that was refused last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected_seed_digest: Option<String>,
+    /// The login that was refused last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rejected_login: Option<RejectedLogin>,
+}
+
+/// A refresh token of the login Secret that was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RejectedLogin {
+    /// Digest of the refresh token.
+    pub digest: String,
+    /// Why.
+    pub reason: Reason,
+    /// The same in a sentence.
+    pub message: String,
+}
+
+/// A device code that was issued: what people and the plan need of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// What the user enters.
+    pub user_code: String,
+    /// Where.
+    pub verification_uri: String,
+    /// Until when.
+    pub expires_at: Timestamp,
+    /// Seconds between two polls.
+    pub interval_seconds: u64,
+    /// [`crate::desired::Desired::issued_for`] of the spec it was asked for.
+    pub issued_for: String,
+    /// Whether it came to its end without a sign-in.
+    #[serde(default)]
+    pub ended: bool,
+}
+
+/// The same as it is stored.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredDevice {
+    #[serde(flatten)]
+    device: Device,
+    /// Absent once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    device_code: Option<String>,
+}
+
+impl Device {
+    /// As it is stored.
+    pub fn to_json(&self, device_code: Option<&SecretString>) -> String {
+        let device_code = device_code.map(|code| code.expose_secret().to_owned());
+        serde_json::json!(StoredDevice { device: self.clone(), device_code }).to_string()
+    }
+
+    /// Whether a user may still enter it, for this spec.
+    pub fn waits(&self, issued_for: &str, now: Timestamp) -> bool {
+        !self.ended && self.issued_for == issued_for && self.expires_at > now
+    }
 }
 
 /// The write-ahead record: an exchange that was begun, and perhaps not answered.
@@ -157,6 +215,8 @@ pub struct Credential {
     pub record: Record,
     /// An exchange that was begun.
     pub pending: Option<Pending>,
+    /// A device code that was issued.
+    pub device: Option<Device>,
     /// Digest of the refresh token, if there is one.
     pub refresh_token_digest: Option<String>,
     /// Whether the access token is there.
@@ -170,6 +230,8 @@ pub struct Tokens {
     pub refresh_token: Option<SecretString>,
     /// The access token that was got last.
     pub access_token: Option<SecretString>,
+    /// The device code in flight.
+    pub device_code: Option<SecretString>,
 }
 
 /// Understands a credential Secret. Whatever was done to it by hand or by a restore, what can be used is used: a
@@ -181,18 +243,24 @@ pub fn credential(meta: Meta, data: &BTreeMap<String, Vec<u8>>) -> (Credential, 
     };
     let record = data.get(KEY_RECORD).and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
     let pending = data.get(KEY_PENDING).and_then(|b| serde_json::from_slice(b).ok());
+    let device: Option<StoredDevice> =
+        data.get(KEY_DEVICE).and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let (device, device_code) =
+        device.map_or((None, None), |stored| (Some(stored.device), stored.device_code));
     let refresh_token = text(KEY_REFRESH_TOKEN);
     let access_token = text(KEY_ACCESS_TOKEN);
     let credential = Credential {
         meta,
         record,
         pending,
+        device,
         refresh_token_digest: refresh_token.as_deref().map(seed::digest),
         has_access_token: access_token.is_some(),
     };
     let tokens = Tokens {
         refresh_token: refresh_token.map(SecretString::from),
         access_token: access_token.map(SecretString::from),
+        device_code: device_code.map(SecretString::from),
     };
     (credential, tokens)
 }
@@ -337,6 +405,10 @@ pub struct Observed {
     pub target: TargetState,
     /// The seed.
     pub seed: SeedState,
+    /// The login Secret; `Unneeded`: there is none.
+    pub login: SeedState,
+    /// When the next poll for a device code may be made; `None`: at once.
+    pub poll_at: Option<Timestamp>,
     /// The client's proof.
     pub proof: ProofState,
     /// Digest of what an exchange is made with: see [`inputs`].

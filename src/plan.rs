@@ -14,6 +14,8 @@ use crate::observed::{
 };
 use crate::render::layout_digest;
 
+mod device;
+
 /// A failure that only a person can mend is tried again this often, in case it was mended where we cannot see.
 const HOURLY: SignedDuration = SignedDuration::from_hours(1);
 /// Two refreshes of one `GraphToken` are never closer than this.
@@ -46,8 +48,10 @@ pub struct Exchange {
 /// Why an exchange takes place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// The seed holds a refresh token that is new to us.
+    /// The seed, or the login Secret, holds a refresh token that is new to us.
     NewSeed,
+    /// A user is to sign in, or is at it.
+    SignIn,
     /// There is no token for this spec.
     NoToken,
     /// A user asked for it.
@@ -67,6 +71,12 @@ pub enum Source {
     Chain,
     /// The refresh token of the seed.
     Seed,
+    /// The refresh token of the login Secret.
+    Login,
+    /// What asks for a device code.
+    DeviceStart,
+    /// The device code that waits for a user.
+    DevicePoll,
     /// The client's proof alone.
     Client,
 }
@@ -95,6 +105,12 @@ pub struct Plan {
 
 /// Decides. See the module.
 pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
+    let plan = decide(desired, observed, now);
+    let problem = plan.problem.clone().or_else(|| login_problem(observed));
+    Plan { problem, ..plan }
+}
+
+fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     match &observed.target {
         TargetState::Conflict(message) => return blocked(Reason::TargetConflict, message, observed, now),
         TargetState::Deleting => return waiting(None, None, observed, now),
@@ -111,6 +127,13 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         Want::Nothing => waiting(None, None, observed, now),
         Want::Later(at) => waiting(None, Some(at), observed, now),
         Want::Blocked(problem) => blocked(problem.reason, &problem.message, observed, now),
+        Want::Poll { at, until, problem } => {
+            let at = gate(observed, now).map_or(at, |gate| gate.max(at));
+            let exchange = Exchange { why: Why::SignIn, source: Source::DevicePoll };
+            let act = if at <= now { Act::Exchange(exchange) } else { Act::Wait };
+            // No time is shown: a poll every few seconds would change it each time.
+            Plan { act, problem: Some(problem), ..waiting(None, Some(at.min(until)), observed, now) }
+        }
         Want::Exchange(exchange, at) => {
             let at = [Some(at), gate(observed, now), spacing(observed, now)].into_iter().flatten().max();
             let at = at.unwrap_or(now);
@@ -184,6 +207,7 @@ enum Want {
     Nothing,
     Later(Timestamp),
     Blocked(Problem),
+    Poll { at: Timestamp, until: Timestamp, problem: Problem },
     Exchange(Exchange, Timestamp),
 }
 
@@ -220,13 +244,18 @@ fn want_delegated(desired: &Desired, observed: &Observed, now: Timestamp) -> Wan
         if !observed.pending_stood {
             return Want::Later(now.saturating_add(PENDING_STANDS).unwrap_or(now));
         }
-        let source = if new_seed(desired, observed, credential) { Source::Seed } else { Source::Chain };
-        if source == Source::Seed || credential.is_some_and(|c| chain_is_usable(desired, c)) {
+        let source = new_sign_in(desired, observed, credential).unwrap_or(Source::Chain);
+        if source != Source::Chain || credential.is_some_and(|c| chain_is_usable(desired, c)) {
             return Want::Exchange(Exchange { why: Why::Recovery, source }, now);
         }
     }
-    if new_seed(desired, observed, credential) {
-        return Want::Exchange(Exchange { why: Why::NewSeed, source: Source::Seed }, now);
+    if let Some(source) = new_sign_in(desired, observed, credential) {
+        return Want::Exchange(Exchange { why: Why::NewSeed, source }, now);
+    }
+    if desired.grant == Grant::DeviceCode
+        && let Some(want) = device::want(desired, observed, credential, now)
+    {
+        return want;
     }
     let Some(credential) = credential.filter(|c| chain_is_usable(desired, c)) else {
         return Want::Blocked(no_chain(desired, observed, credential));
@@ -257,16 +286,49 @@ fn timed(
     Want::Exchange(Exchange { why, source }, at)
 }
 
+/// Where a refresh token is that is new to us. What a person just signed in with goes before what GitOps keeps.
+fn new_sign_in(desired: &Desired, observed: &Observed, credential: Option<&Credential>) -> Option<Source> {
+    if new_login(observed, credential) {
+        return Some(Source::Login);
+    }
+    new_seed(desired, observed, credential).then_some(Source::Seed)
+}
+
+/// Whether the login Secret holds a refresh token that was neither adopted nor refused.
+fn new_login(observed: &Observed, credential: Option<&Credential>) -> bool {
+    let SeedState::Found { digest } = &observed.login else { return false };
+    let refused = credential.and_then(|c| c.record.rejected_login.as_ref());
+    refused.is_none_or(|login| login.digest != *digest) && !was_adopted(digest, credential)
+}
+
+/// Whether a refresh token was adopted before, or is the one that is kept.
+pub fn was_adopted(digest: &String, credential: Option<&Credential>) -> bool {
+    credential.is_some_and(|c| {
+        c.record.seed_digests.contains(digest) || c.refresh_token_digest.as_ref() == Some(digest)
+    })
+}
+
+/// A login Secret that is of no use stays until a person sees to it; the sign-in that is kept goes on meanwhile.
+fn login_problem(observed: &Observed) -> Option<Problem> {
+    match &observed.login {
+        SeedState::Malformed(message) => Some(invalid(message.clone())),
+        SeedState::Found { digest } => {
+            let refused = observed.credential().and_then(|c| c.record.rejected_login.as_ref());
+            let refused = refused.filter(|login| login.digest == *digest)?;
+            let message = format!("the login Secret was refused: {}", refused.message);
+            Some(Problem { reason: refused.reason, message })
+        }
+        SeedState::Unneeded | SeedState::Missing(_) => None,
+    }
+}
+
 /// Whether the seed holds a refresh token that was neither adopted nor, while a chain goes on, refused before.
 fn new_seed(desired: &Desired, observed: &Observed, credential: Option<&Credential>) -> bool {
     let SeedState::Found { digest } = &observed.seed else { return false };
-    let Some(credential) = credential else { return true };
-    let record = &credential.record;
-    let refused =
-        record.rejected_seed_digest.as_ref() == Some(digest) && chain_is_usable(desired, credential);
-    !refused
-        && !record.seed_digests.contains(digest)
-        && credential.refresh_token_digest.as_ref() != Some(digest)
+    let refused = credential.is_some_and(|c| {
+        c.record.rejected_seed_digest.as_ref() == Some(digest) && chain_is_usable(desired, c)
+    });
+    !refused && !was_adopted(digest, credential)
 }
 
 /// Whether the chain's refresh token was issued to this client, in this tenant, by this server.
@@ -287,6 +349,9 @@ fn chain_is_usable(desired: &Desired, credential: &Credential) -> bool {
 }
 
 fn no_chain(desired: &Desired, observed: &Observed, credential: Option<&Credential>) -> Problem {
+    if let Some(problem) = login_problem(observed) {
+        return problem;
+    }
     match &observed.seed {
         SeedState::Missing(message) | SeedState::Malformed(message) => invalid(message.clone()),
         _ if credential.is_some_and(|c| c.refresh_token_digest.is_some()) => Problem {

@@ -8,17 +8,18 @@ use kube::api::ObjectMeta;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 
-use crate::api::status::AccountStatus;
+use crate::api::names::login_name;
+use crate::api::status::{AccountStatus, SignInSource};
 use crate::api::{GraphToken, GraphTokenStatus, Reason};
 use crate::context::Context;
 use crate::desired::{Desired, Grant, SpecError};
 use crate::failure::Failure;
 use crate::observe::{credential_store, fill, sketch};
 use crate::observed::{Credential, CredentialState, Identity, Observed, SeedState, TargetState, TargetView};
-use crate::plan::{Act, Exchange, Plan, Problem, Source, Why, plan, policy_warning};
+use crate::plan::{Act, Exchange, Plan, Problem, Source, Why, plan, policy_warning, was_adopted};
 use crate::proof;
 use crate::rotation::{InFlight, InHand, Job, Report};
-use crate::state::{Key, Memory};
+use crate::state::{Key, Login, Memory};
 use crate::status;
 use crate::store::StoreError;
 use crate::target::{self, Content, Material};
@@ -97,7 +98,9 @@ async fn look(
     let mut status = status::project(&look.desired, &observed, &plan, ctx.now());
     let desired = Arc::clone(&look.desired);
     let former = retire_former_target(ctx, &desired, &observed).await;
-    let next = if former.is_some() { Action::requeue(COMMIT_PATIENCE) } else { next_look(ctx, &plan) };
+    let login_stays = !discard_login(ctx, &observed, memory).await;
+    let retry = former.is_some() || login_stays;
+    let next = if retry { Action::requeue(COMMIT_PATIENCE) } else { next_look(ctx, &plan) };
     status.secret_name = former.or(status.secret_name);
     say(ctx, &desired, &observed, memory).await;
     save(ctx, identity, memory, &before, status).await?;
@@ -113,6 +116,41 @@ async fn retire_former_target(ctx: &Context, desired: &Desired, observed: &Obser
     let error = target::retire(&ctx.exchanger.client, observed, name, meta).await.err()?;
     tracing::info!(%error, secret = name, "the former target could not be deleted yet");
     Some(name.clone())
+}
+
+/// A login that was adopted is deleted: what is in it is spent, or the operator's own by now. Returns whether none is left.
+async fn discard_login(ctx: &Context, observed: &Observed, memory: &Memory) -> bool {
+    let Some(Login { meta, state: SeedState::Found { digest }, .. }) = &memory.login else { return true };
+    if !was_adopted(digest, observed.credential()) {
+        return true;
+    }
+    let identity = &observed.identity;
+    let name = login_name(&identity.name);
+    // At the version that was read: a newer one may hold a newer login.
+    match target::delete(&ctx.exchanger.client, &identity.namespace, &name, meta.clone()).await {
+        Ok(()) | Err(StoreError::Gone | StoreError::Conflict) => true,
+        Err(error) => {
+            tracing::warn!(%error, secret = name, "a login that was adopted could not be deleted yet");
+            false
+        }
+    }
+}
+
+/// By what a user signed in, for an event.
+const fn sign_in_event(source: SignInSource) -> (&'static str, &'static str) {
+    match source {
+        SignInSource::Seed => (
+            "SeedAdopted",
+            "the seed was exchanged; the operator keeps the sign-in from now on, and the seed may be deleted",
+        ),
+        SignInSource::Login => (
+            "LoginAdopted",
+            "the login was exchanged; the operator keeps the sign-in from now on, and deletes the login Secret",
+        ),
+        SignInSource::DeviceCode => {
+            ("SignedIn", "a user signed in by device code; the operator keeps the sign-in")
+        }
+    }
 }
 
 /// The plan where even reading failed.
@@ -311,10 +349,12 @@ impl Look<'_> {
             desired: Arc::clone(&self.desired),
             exchange,
             planned_with: observed.credential().cloned(),
-            seed_digest: match &observed.seed {
-                SeedState::Found { digest } => Some(digest.clone()),
+            seed_digest: match (exchange.source, &observed.seed, &observed.login) {
+                (Source::Seed, SeedState::Found { digest }, _)
+                | (Source::Login, _, SeedState::Found { digest }) => Some(digest.clone()),
                 _ => None,
             },
+            login: login_name(&identity.name),
             prover,
             store: credential_store(self.ctx, &identity, &self.desired),
             namespace: identity.namespace.clone(),
@@ -377,7 +417,8 @@ impl Look<'_> {
                     if !matches!(report, Report::Stale) {
                         observed.status.last_handled_request.clone_from(&in_flight.request);
                     }
-                    self.take_in(report, observed).await
+                    let source = in_flight.source;
+                    self.take_in(report, source, observed).await
                 }
                 Err(_) => Ok(self.storage_failed(observed, "the exchange broke off; see the operator's log".to_owned())),
             },
@@ -390,18 +431,23 @@ impl Look<'_> {
         }
     }
 
-    async fn take_in(&mut self, report: Report, mut observed: Observed) -> Result<Observed, StoreError> {
+    async fn take_in(
+        &mut self,
+        report: Report,
+        source: Source,
+        mut observed: Observed,
+    ) -> Result<Observed, StoreError> {
         let identity = observed.identity.clone();
         match report {
-            Report::Issued { credential, in_hand, adopted_seed, warnings } => {
+            Report::Issued { credential, in_hand, adopted, warnings } => {
                 for warning in warnings {
                     if self.memory.said.insert(format!("{warning:?}")) {
                         self.ctx.events.warning(&identity, "OddAnswer", &warning.to_string()).await;
                     }
                 }
-                if adopted_seed {
-                    let note = "the seed was exchanged; the operator keeps the sign-in from now on, and the seed may be deleted";
-                    self.ctx.events.normal(&identity, "SeedAdopted", note).await;
+                if let Some(source) = adopted {
+                    let (reason, note) = sign_in_event(source);
+                    self.ctx.events.normal(&identity, reason, note).await;
                 }
                 tracing::info!(
                     namespace = identity.namespace, name = identity.name,
@@ -414,6 +460,9 @@ impl Look<'_> {
                 Ok(observed)
             }
             Report::Failed(failure) => {
+                if let Some(polls) = self.memory.polls.as_mut().filter(|_| source == Source::DevicePoll) {
+                    polls.made(false, self.ctx.now());
+                }
                 tracing::info!(
                     namespace = identity.namespace, name = identity.name, reason = failure.reason.as_str(),
                     error = failure.error, codes = ?failure.codes, correlation_id = failure.correlation_id,
@@ -423,13 +472,36 @@ impl Look<'_> {
                     status::with_failure(observed.status, failure, &observed.inputs, self.ctx.now());
                 self.again(observed).await
             }
-            Report::SeedRejected(failure) => {
+            Report::SignInRejected(failure) => {
+                let (reason, what) = match source {
+                    Source::Login => ("LoginRejected", "login"),
+                    _ => ("SeedRejected", "seed"),
+                };
                 let note = format!(
-                    "the seed was refused, and the sign-in that is kept goes on: {}",
+                    "the {what} was refused, and the sign-in that is kept goes on: {}",
                     failure.message
                 );
-                self.ctx.events.warning(&identity, "SeedRejected", &note).await;
+                self.ctx.events.warning(&identity, reason, &note).await;
                 self.again(observed).await
+            }
+            Report::DeviceStarted(credential) => {
+                let note = "a user is to sign in: the status of this GraphToken has the page (deviceCode.verificationUri) and \
+                            the code to enter there (deviceCode.userCode)";
+                self.ctx.events.normal(&identity, "DeviceCodeIssued", note).await;
+                observed.status.consecutive_failures = 0;
+                observed.status.last_failure = None;
+                self.memory.credential = Some((*credential).clone());
+                observed.credential = CredentialState::Present(credential);
+                self.again(observed).await
+            }
+            Report::DevicePending { slow_down } => {
+                if let Some(polls) = &mut self.memory.polls {
+                    polls.made(slow_down, self.ctx.now());
+                    observed.poll_at = Some(polls.next);
+                }
+                observed.status.consecutive_failures = 0;
+                observed.status.last_failure = None;
+                Ok(observed)
             }
             Report::Stale => self.again(observed).await,
             Report::Storage(error) => Ok(self.storage_failed(observed, storage_message(&error))),

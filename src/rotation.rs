@@ -13,13 +13,16 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::api::Reason;
+use crate::api::names::KEY_REFRESH_TOKEN;
+use crate::api::status::SignInSource;
 use crate::clock::Clock;
 use crate::credential::CredentialStore;
 use crate::desired::{Desired, Grant};
 use crate::exchange::{Provider, Received};
 use crate::failure::{Answer, Failure};
 use crate::grant::{
-    self, Account, Issued, Outcome, Proof, TokenRequest, Warning, client_credentials, refresh_token,
+    self, Account, GrantKind, Issued, Outcome, Proof, TokenRequest, Warning, client_credentials,
+    refresh_token,
 };
 use crate::leader::Lease;
 use crate::metrics::{Metrics, TokenOutcome};
@@ -29,6 +32,7 @@ use crate::proof::Prover;
 use crate::seed;
 use crate::store::StoreError;
 
+mod device;
 mod in_use;
 mod turn;
 
@@ -81,8 +85,10 @@ pub struct Job {
     pub exchange: Exchange,
     /// The credential as it was when the exchange was decided.
     pub planned_with: Option<Credential>,
-    /// The seed's digest, likewise.
+    /// The digest of the seed or of the login, whichever is exchanged, likewise.
     pub seed_digest: Option<String>,
+    /// The name of the login Secret.
+    pub login: String,
     /// What proves who the client is.
     pub prover: Prover,
     /// Where the refresh token lives.
@@ -113,15 +119,22 @@ pub enum Report {
         credential: Option<Box<Credential>>,
         /// The token, to be published.
         in_hand: Box<InHand>,
-        /// Whether a seed was adopted by it.
-        adopted_seed: bool,
+        /// By what a user signed in, if a sign-in was adopted by it.
+        adopted: Option<SignInSource>,
         /// What was odd about the answer.
         warnings: Vec<Warning>,
     },
     /// The attempt failed.
     Failed(Failure),
-    /// The seed was refused, and the chain goes on without it.
-    SeedRejected(Failure),
+    /// A new sign-in was refused, and the chain goes on without it.
+    SignInRejected(Failure),
+    /// A device code waits for a user.
+    DeviceStarted(Box<Credential>),
+    /// It still does.
+    DevicePending {
+        /// Whether to poll less often from now on.
+        slow_down: bool,
+    },
     /// What it was decided on has changed: read again and decide again.
     Stale,
     /// The store failed before anything was sent.
@@ -133,6 +146,8 @@ pub enum Report {
 pub struct InFlight {
     /// The `graphtoken.io/requested-at` that it makes good.
     pub request: Option<String>,
+    /// What is sent.
+    pub source: Source,
     /// What comes of it.
     pub report: oneshot::Receiver<Report>,
     /// Why the latest try to store what it brought failed.
@@ -162,12 +177,12 @@ impl Exchanger {
     pub fn begin(&self, job: Job) -> InFlight {
         let (report, heard) = oneshot::channel();
         let (trouble, troubled) = watch::channel(None);
-        let (exchanger, request) = (self.clone(), job.request.clone());
+        let (exchanger, request, source) = (self.clone(), job.request.clone(), job.exchange.source);
         self.tasks.spawn(async move {
             // Nobody may be there to hear it: the store has it all the same.
             let _ = report.send(exchanger.run(job, &trouble).await);
         });
-        InFlight { request, report: heard, trouble: troubled, told: false }
+        InFlight { request, source, report: heard, trouble: troubled, told: false }
     }
 
     /// How long a request may take: with leaders, well within a Lease.
@@ -181,7 +196,9 @@ impl Exchanger {
         }
         let done = match job.exchange.source {
             Source::Client => self.app_only(&job).await,
-            Source::Chain | Source::Seed => self.rotate(&job, trouble).await,
+            Source::Chain | Source::Seed | Source::Login => self.rotate(&job, trouble).await,
+            Source::DeviceStart => self.start_device(&job).await,
+            Source::DevicePoll => self.poll_device(&job, trouble).await,
         };
         done.unwrap_or_else(|cut| match cut {
             Cut::Stale => Report::Stale,
@@ -213,20 +230,17 @@ impl Exchanger {
                 Report::Issued {
                     credential: None,
                     in_hand: Box::new(in_hand),
-                    adopted_seed: false,
+                    adopted: None,
                     warnings: issued.warnings,
                 }
             }
             Outcome::Refused(failure) | Outcome::Unusable { failure, .. } => Report::Failed(failure),
+            Outcome::Pending { slow_down } => Report::DevicePending { slow_down },
         })
     }
 
     async fn rotate(&self, job: &Job, trouble: &watch::Sender<Option<StoreError>>) -> Result<Report, Cut> {
-        let live = job.store.read().await?;
-        let (live, tokens) = live.map_or((None, Tokens::default()), |(c, tokens)| (Some(c), tokens));
-        if version(live.as_ref()) != version(job.planned_with.as_ref()) {
-            return Err(Cut::Stale);
-        }
+        let (live, tokens) = self.live(job).await?;
         let refresh_token = self.refresh_token(job, &tokens).await?;
         // Before anything is begun that would have to be recovered.
         let proof = self.prove(job).await.map_err(Cut::Failed)?;
@@ -260,13 +274,15 @@ impl Exchanger {
 
     /// The refresh token to send.
     async fn refresh_token(&self, job: &Job, tokens: &Tokens) -> Result<SecretString, Cut> {
-        let Grant::RefreshToken { seed } = &job.desired.grant else { return Err(Cut::Stale) };
-        if job.exchange.source == Source::Chain {
-            return tokens.refresh_token.clone().ok_or(Cut::Stale);
-        }
+        let (name, key) = match (job.exchange.source, &job.desired.grant) {
+            (Source::Chain, _) => return tokens.refresh_token.clone().ok_or(Cut::Stale),
+            (Source::Login, _) => (job.login.clone(), KEY_REFRESH_TOKEN),
+            (_, Grant::RefreshToken { seed }) => (seed.name.clone(), seed.key.as_str()),
+            _ => return Err(Cut::Stale),
+        };
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &job.namespace);
-        let secret = api.get_opt(&seed.name).await.map_err(StoreError::from)?;
-        let bytes = secret.and_then(|secret| secret.data?.remove(&seed.key)).ok_or(Cut::Stale)?;
+        let secret = api.get_opt(&name).await.map_err(StoreError::from)?;
+        let bytes = secret.and_then(|secret| secret.data?.remove(key)).ok_or(Cut::Stale)?;
         let parsed = seed::parse(&bytes.0, &job.desired.client.client_id).map_err(|_| Cut::Stale)?;
         if Some(&parsed.digest) == job.seed_digest.as_ref() {
             Ok(parsed.refresh_token)
@@ -291,6 +307,11 @@ impl Exchanger {
         let (at, began) = (self.clock.now(), Instant::now());
         let received = self.provider.post(&job.desired.client.token_url, request, &attempt, deadline).await;
         let kind = job.desired.grant.kind();
+        let label_kind = match job.exchange.source {
+            Source::Client => GrantKind::ClientCredentials,
+            Source::DeviceStart | Source::DevicePoll => GrantKind::DeviceCode,
+            Source::Chain | Source::Seed | Source::Login => GrantKind::RefreshToken,
+        };
         let outcome = match received {
             Err(no_answer) => Outcome::Refused(no_answer.into()),
             Ok(Received { status, retry_after, body }) => {
@@ -300,7 +321,7 @@ impl Exchanger {
             }
         };
         let outcome = outcome.masked(request);
-        self.metrics.token_request(kind.as_str(), label(&outcome), began.elapsed());
+        self.metrics.token_request(label_kind.as_str(), label(&outcome), began.elapsed());
         Ok(Sent { attempt, at, outcome })
     }
 }
@@ -328,8 +349,13 @@ impl Sent {
 fn label(outcome: &Outcome) -> TokenOutcome {
     let failure = match outcome {
         Outcome::Issued(_) => return TokenOutcome::Succeeded,
+        Outcome::Pending { .. } => return TokenOutcome::Pending,
         Outcome::Refused(failure) | Outcome::Unusable { failure, .. } => failure,
     };
+    label_of(failure)
+}
+
+fn label_of(failure: &Failure) -> TokenOutcome {
     match failure.reason {
         Reason::AuthorizationRequired => TokenOutcome::AuthorizationRequired,
         Reason::WrongAccount => TokenOutcome::WrongAccount,

@@ -5,12 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::time::Instant;
 
 use crate::api::GraphTokenStatus;
+use crate::grant::device_code::SLOW_DOWN;
 use crate::observed::{Credential, Meta, SeedState, TargetView};
 use crate::proof::Held;
 use crate::rotation::{InFlight, InHand};
@@ -49,6 +51,10 @@ pub struct Memory {
     pub checked: Option<(String, bool)>,
     /// The seed as last read: its UID, resourceVersion and what it was.
     pub seed: Option<(String, String, SeedState)>,
+    /// The login Secret as last read.
+    pub login: Option<Login>,
+    /// The polls for a device code.
+    pub polls: Option<Polls>,
     /// The status as last decided, with the resourceVersion that it was written at, until the cache has caught up; `None`:
     /// it could not be written yet.
     pub status: Option<(Option<String>, GraphTokenStatus)>,
@@ -62,6 +68,46 @@ pub struct Memory {
     pub in_flight: Option<InFlight>,
     /// What was said in an event that no condition speaks of, so that it is said once.
     pub said: BTreeSet<String>,
+}
+
+/// The login Secret as it was read.
+#[derive(Debug)]
+pub struct Login {
+    /// Its metadata.
+    pub meta: Meta,
+    /// The client whose refresh token was looked for.
+    pub client_id: String,
+    /// What is in it.
+    pub state: SeedState,
+}
+
+/// The polls for one device code. They write nothing, so a restart begins them anew.
+#[derive(Debug)]
+pub struct Polls {
+    /// Which code.
+    pub user_code: String,
+    /// Between two of them.
+    interval: Duration,
+    /// When the next may be made.
+    pub next: Timestamp,
+}
+
+impl Polls {
+    /// The first is an interval away: nobody types faster.
+    pub fn new(user_code: String, interval: Duration, now: Timestamp) -> Self {
+        let mut polls = Self { user_code, interval, next: now };
+        polls.made(false, now);
+        polls
+    }
+
+    /// Notes that one was made.
+    pub fn made(&mut self, slow_down: bool, now: Timestamp) {
+        if slow_down {
+            self.interval += SLOW_DOWN;
+        }
+        let wait = SignedDuration::try_from(self.interval).unwrap_or(SignedDuration::MAX);
+        self.next = now.saturating_add(wait).unwrap_or(Timestamp::MAX);
+    }
 }
 
 /// How long the cache may lag behind an own write before the cache is believed.

@@ -8,9 +8,9 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::api::names::MANAGER;
-use crate::api::status::{AccountStatus, LastFailure, TargetVersion};
+use crate::api::status::{AccountStatus, DeviceCodeStatus, LastFailure, TargetVersion};
 use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason, Time};
-use crate::desired::{Desired, SpecError};
+use crate::desired::{Desired, Grant, SpecError};
 use crate::failure::Failure;
 use crate::observed::{Identity, Observed, StoredToken};
 use crate::plan::{Plan, Problem};
@@ -67,6 +67,13 @@ pub fn project(desired: &Desired, observed: &Observed, plan: &Plan, now: Timesta
             account.object_id = None;
         }
     }
+    let device = observed.credential().and_then(|c| c.device.as_ref());
+    let device = device.filter(|d| desired.grant == Grant::DeviceCode && d.waits(&desired.issued_for, now));
+    status.device_code = device.map(|device| DeviceCodeStatus {
+        user_code: device.user_code.clone(),
+        verification_uri: device.verification_uri.clone(),
+        expires_at: device.expires_at.into(),
+    });
     status.observed_generation = observed.identity.generation;
     status.conditions = conditions(desired, observed, plan, &status, now);
     status

@@ -128,9 +128,18 @@ pub async fn retire(
     {
         return Ok(());
     }
-    let api: Api<Secret> = Api::namespaced(client.clone(), &identity.namespace);
-    let preconditions =
-        Preconditions { uid: Some(former.uid), resource_version: Some(former.resource_version) };
+    delete(client, &identity.namespace, name, former).await
+}
+
+/// Deletes a Secret, if it is still as it was seen.
+pub async fn delete(
+    client: &kube::Client,
+    namespace: &str,
+    name: &str,
+    seen: Meta,
+) -> Result<(), StoreError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let preconditions = Preconditions { uid: Some(seen.uid), resource_version: Some(seen.resource_version) };
     let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     api.delete(name, &params).await?;
     Ok(())

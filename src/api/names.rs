@@ -31,7 +31,7 @@ pub const ANNOTATION_DELETE_AFTER: &str = "graphtoken.io/delete-after";
 
 /// Suffix of the credential Secret's name.
 pub const CREDENTIAL_SUFFIX: &str = "-graphtoken-credential";
-/// Suffix of the login Secret's name: reserved, so that no target takes it.
+/// Suffix of the login Secret's name.
 pub const LOGIN_SUFFIX: &str = "-graphtoken-login";
 /// Key of the rotating refresh token in the credential Secret: stable, and valid as a seed.
 pub const KEY_REFRESH_TOKEN: &str = "refresh_token";
@@ -39,6 +39,13 @@ pub const KEY_REFRESH_TOKEN: &str = "refresh_token";
 pub const KEY_RECORD: &str = "record.json";
 /// Key of the write-ahead record (JSON): present while an exchange is in flight.
 pub const KEY_PENDING: &str = "pending.json";
+/// Key of the device code (JSON): present from when it was issued until the sign-in is made.
+pub const KEY_DEVICE: &str = "device.json";
+
+/// The name of the Secret by which a new sign-in is handed over; its key is [`KEY_REFRESH_TOKEN`].
+pub fn login_name(graphtoken: &str) -> String {
+    format!("{graphtoken}{LOGIN_SUFFIX}")
+}
 
 /// The name of the credential Secret of a `GraphToken`.
 pub fn credential_name(graphtoken: &str) -> String {

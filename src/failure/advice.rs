@@ -12,15 +12,51 @@ use crate::grant::GrantKind;
 type Advice = (&'static str, &'static str);
 
 const SIGN_IN: &str = "sign in again and put the new refresh token into the seed Secret";
+/// The same where the operator asks for the sign-in itself.
+const NEW_CODE: &str =
+    "ask for a new code by a new value of the annotation graphtoken.io/requested-at, and sign in with it";
 
 pub(super) fn of(reason: Reason, facts: &Facts) -> String {
+    let by_device = || for_device(reason, facts);
     let code = || facts.codes.iter().find_map(|code| by_code(reason, *code));
     let suberror = || facts.suberror.as_deref().and_then(|suberror| by_suberror(reason, suberror));
     let error = || facts.error.as_deref().and_then(|error| by_error(reason, error));
-    match code().or_else(suberror).or_else(error) {
+    let said = match by_device().or_else(code).or_else(suberror).or_else(error) {
         Some((wrong, todo)) => format!("{wrong}: {todo}."),
         None => by_class(reason, facts),
+    };
+    if facts.grant == GrantKind::DeviceCode { in_terms_of_codes(&said) } else { said }
+}
+
+/// What a poll may be told, and a refresh may not.
+fn for_device(reason: Reason, facts: &Facts) -> Option<Advice> {
+    if facts.grant != GrantKind::DeviceCode || reason != Reason::AuthorizationRequired {
+        return None;
     }
+    if facts.code_in(&[53003, 530_032, 530_035, 530_036]) {
+        return Some((
+            "A Conditional Access policy blocks this sign-in, perhaps all sign-ins by device code",
+            "have an administrator exempt the account or the app, or use grant refreshToken with a refresh token of a \
+             sign-in in a browser, or grant clientCredentials",
+        ));
+    }
+    Some(match facts.error.as_deref() {
+        Some("authorization_declined" | "access_denied") => ("The user declined the sign-in", NEW_CODE),
+        Some("expired_token") => ("The code ran out before anybody entered it", NEW_CODE),
+        Some("bad_verification_code") => ("The code is not known any more, or was used", NEW_CODE),
+        _ => return None,
+    })
+}
+
+/// There is no seed Secret to put a refresh token into.
+fn in_terms_of_codes(said: &str) -> String {
+    ["the new", "the", "that", "its"].iter().fold(said.to_owned(), |said, which| {
+        let seeded = format!(" and put {which} refresh token into the seed Secret");
+        said.replace(
+            &seeded,
+            " with a new code, which a new value of the annotation graphtoken.io/requested-at asks for",
+        )
+    })
 }
 
 fn by_code(reason: Reason, code: u32) -> Option<Advice> {
@@ -199,7 +235,8 @@ fn by_class(reason: Reason, facts: &Facts) -> String {
         ),
         _ => {
             let more = match facts.grant {
-                GrantKind::RefreshToken | GrantKind::DeviceCode => "the seed Secret",
+                GrantKind::RefreshToken => "the seed Secret",
+                GrantKind::DeviceCode => "what the app registration allows",
                 GrantKind::ClientCredentials => "the permissions of the app",
             };
             format!(

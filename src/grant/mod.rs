@@ -8,6 +8,7 @@ pub mod account;
 #[cfg(feature = "operator")]
 pub mod assertion;
 pub mod client_credentials;
+pub mod device_code;
 pub mod refresh_token;
 pub mod response;
 #[cfg(test)]
@@ -17,7 +18,7 @@ pub use account::Account;
 pub use response::{Issued, Outcome, Warning, read};
 
 /// Form parameters whose values are secrets of ours.
-const SECRET_PARAMETERS: [&str; 3] = ["refresh_token", "client_secret", "client_assertion"];
+const SECRET_PARAMETERS: [&str; 4] = ["refresh_token", "device_code", "client_secret", "client_assertion"];
 
 /// `client_assertion_type` (RFC 7523 section 2.2).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

@@ -30,6 +30,11 @@ pub enum Outcome {
     Issued(Box<Issued>),
     /// A refusal, or no answer.
     Refused(Failure),
+    /// The user of a device code has not decided yet (RFC 8628 section 3.5).
+    Pending {
+        /// Whether to poll less often from now on.
+        slow_down: bool,
+    },
     /// A success by its status whose access token cannot be used. The refresh token that was sent may be spent all the
     /// same, so `rotated` is committed before anything else.
     Unusable {
@@ -96,6 +101,9 @@ impl fmt::Display for Warning {
 /// Reads an answer. `now` is only for a Retry-After that is a date.
 pub fn read(grant: GrantKind, answer: &Answer<'_>, now: Timestamp) -> Outcome {
     if !answer.is_success() {
+        if let Some(slow_down) = failure::keeps_waiting(grant, answer) {
+            return Outcome::Pending { slow_down };
+        }
         return Outcome::Refused(failure::classify(grant, answer, now));
     }
     let body = answer.object().unwrap_or_default();
@@ -114,7 +122,7 @@ impl Outcome {
     #[must_use]
     pub fn masked(self, request: &TokenRequest) -> Self {
         match self {
-            Self::Issued(issued) => Self::Issued(issued),
+            Self::Issued(_) | Self::Pending { .. } => self,
             Self::Refused(failure) => Self::Refused(failure.masked(request.secrets())),
             Self::Unusable { failure, rotated, account } => {
                 let secrets = request.secrets().chain(&rotated);
@@ -147,11 +155,15 @@ fn issued(grant: GrantKind, body: &Map<String, Value>) -> Result<Issued, &'stati
 
 /// An access token as it can stand in a header (RFC 6750 section 2.1).
 fn access_token(body: &Map<String, Value>) -> Result<SecretString, &'static str> {
+    usable_token(body.get("access_token")).ok_or("no usable access_token is in it")
+}
+
+/// One word of printable characters.
+pub(super) fn usable_token(value: Option<&Value>) -> Option<SecretString> {
     let usable = |token: &&str| {
         (1..=MAX_TOKEN).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic())
     };
-    let token = body.get("access_token").and_then(Value::as_str).filter(usable);
-    token.map(SecretString::from).ok_or("no usable access_token is in it")
+    value.and_then(Value::as_str).filter(usable).map(SecretString::from)
 }
 
 fn token_type(body: &Map<String, Value>) -> Result<String, &'static str> {
@@ -180,7 +192,7 @@ fn life(body: &Map<String, Value>, warnings: &mut Vec<Warning>) -> Result<Durati
 }
 
 /// Seconds, as a number or a string of one. Anything beyond a `Duration` is as good as its greatest.
-fn seconds(value: Option<&Value>) -> Option<Duration> {
+pub(super) fn seconds(value: Option<&Value>) -> Option<Duration> {
     let seconds = match value? {
         Value::Number(number) => number.as_f64()?,
         Value::String(text) => failure::decimal(text)?,

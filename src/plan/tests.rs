@@ -7,4 +7,5 @@ mod exchange;
 pub(crate) mod properties;
 mod publish;
 mod seeds;
+mod sign_in;
 pub(crate) mod world;

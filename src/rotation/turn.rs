@@ -13,7 +13,7 @@ use crate::api::{Reason, Time};
 use crate::credential::{Commit, Settle, Spent, settle};
 use crate::failure::Failure;
 use crate::grant::{Account, Issued, Outcome};
-use crate::observed::{ChainClient, Credential, Record, Tokens};
+use crate::observed::{ChainClient, Credential, Device, Record, RejectedLogin, Tokens};
 use crate::plan::{Source, account_matches};
 use crate::store::StoreError;
 
@@ -62,38 +62,37 @@ impl Turn<'_> {
                     let mut record = self.next_record(account);
                     record.token = self.begun.record.token.clone();
                     let access_token = self.tokens.access_token.clone();
-                    self.settle(Commit { record, refresh_token: Some(rotated), access_token }).await?;
+                    let commit = Commit {
+                        record,
+                        refresh_token: Some(rotated),
+                        access_token,
+                        signed_in: self.adopts(),
+                    };
+                    self.settle(commit).await?;
                 } else {
-                    self.end_without_a_token(false).await;
+                    self.end_without_a_token(None).await;
                 }
                 Ok(Report::Failed(failure))
             }
             Outcome::Refused(failure) => {
-                let refused = self.job.exchange.source == Source::Seed
-                    && failure.reason == Reason::AuthorizationRequired;
+                let refused = self.adopts() && failure.reason == Reason::AuthorizationRequired;
                 if failure.answered {
-                    self.end_without_a_token(refused).await;
+                    self.end_without_a_token(Some(&failure).filter(|_| refused)).await;
                 }
-                Ok(if refused && self.chain_goes_on() {
-                    Report::SeedRejected(failure)
-                } else {
-                    Report::Failed(failure)
-                })
+                Ok(if refused { self.rejected(failure) } else { Report::Failed(failure) })
             }
+            // Only a poll is told to wait: see `device.rs`.
+            Outcome::Pending { .. } => Err(Cut::Stale),
         }
     }
 
     /// A token came back. Of a chain it is committed before anything is judged; a seed of another account is not adopted.
     async fn issued(&self, issued: Issued, sent: SecretString) -> Result<Report, Cut> {
         let problem = self.account_problem(issued.account.as_ref());
-        let adopted_seed = self.job.exchange.source == Source::Seed;
-        if adopted_seed && let Some(problem) = problem {
-            self.end_without_a_token(true).await;
-            return Ok(if self.chain_goes_on() {
-                Report::SeedRejected(problem)
-            } else {
-                Report::Failed(problem)
-            });
+        let adopts = self.adopts();
+        if adopts && let Some(problem) = problem {
+            self.end_without_a_token(Some(&problem)).await;
+            return Ok(self.rejected(problem));
         }
         let stored = stored_token(self.job, self.attempt, &issued, self.sent_at);
         // An answer for somebody else binds nobody.
@@ -101,9 +100,11 @@ impl Turn<'_> {
         let mut record = self.next_record(answered);
         record.token = problem.is_none().then(|| stored.clone());
         let account = record.account.clone();
-        let refresh_token = issued.refresh_token.clone().or(adopted_seed.then_some(sent));
+        let is_sent_one = adopts && self.job.exchange.source != Source::DevicePoll;
+        let refresh_token = issued.refresh_token.clone().or(is_sent_one.then_some(sent));
         let access_token = problem.is_none().then(|| issued.access_token.clone());
-        let credential = self.settle(Commit { record, refresh_token, access_token }).await?;
+        let commit = Commit { record, refresh_token, access_token, signed_in: adopts };
+        let credential = self.settle(commit).await?;
         if let Some(problem) = problem {
             return Ok(Report::Failed(problem));
         }
@@ -112,9 +113,30 @@ impl Turn<'_> {
         Ok(Report::Issued {
             credential: Some(Box::new(credential)),
             in_hand: Box::new(in_hand),
-            adopted_seed,
+            adopted: self.sign_in_source(),
             warnings,
         })
+    }
+
+    fn adopts(&self) -> bool {
+        self.sign_in_source().is_some()
+    }
+
+    /// What brought the sign-in, if this exchange adopts one.
+    fn sign_in_source(&self) -> Option<SignInSource> {
+        match self.job.exchange.source {
+            Source::Seed => Some(SignInSource::Seed),
+            Source::Login => Some(SignInSource::Login),
+            Source::DevicePoll => Some(SignInSource::DeviceCode),
+            Source::Chain | Source::Client | Source::DeviceStart => None,
+        }
+    }
+
+    /// What is refused beside a chain costs nothing; what a device code came to is told all the same, for nothing else is
+    /// under way.
+    fn rejected(&self, failure: Failure) -> Report {
+        let beside_a_chain = self.chain_goes_on() && self.job.exchange.source != Source::DevicePoll;
+        if beside_a_chain { Report::SignInRejected(failure) } else { Report::Failed(failure) }
     }
 
     /// Whether the chain that is kept is this client's and goes on if the seed is refused.
@@ -148,33 +170,49 @@ impl Turn<'_> {
     fn next_record(&self, account: Option<Account>) -> Record {
         let spent = &self.begun.record;
         let mut record = Record {
-            generation: spent.generation + 1,
+            generation: spent.generation.saturating_add(1),
             last_attempt: Some(self.attempt.to_owned()),
             client: Some(ChainClient::from(&self.job.desired.client)),
             account: merged(account, spent.account.clone().filter(|_| self.chain_goes_on())),
             token: None,
             ..spent.clone()
         };
-        if let (Source::Seed, Some(digest)) = (self.job.exchange.source, &self.job.seed_digest) {
-            record.signed_in = Some(SignedIn { time: Time::from(self.sent_at), source: SignInSource::Seed });
-            record.seed_digests.push(digest.clone());
+        if let Some(source) = self.sign_in_source() {
+            record.signed_in = Some(SignedIn { time: Time::from(self.sent_at), source });
+            record.seed_digests.extend(self.job.seed_digest.clone());
             let surplus = record.seed_digests.len().saturating_sub(MAX_SEED_DIGESTS);
             record.seed_digests.drain(..surplus);
             record.rejected_seed_digest = None;
+            record.rejected_login = None;
         }
         record
     }
 
     /// Takes the write-ahead record away after a refusal. If that fails it stays, which costs nothing: it is our own.
-    async fn end_without_a_token(&self, seed_refused: bool) {
+    async fn end_without_a_token(&self, refused: Option<&Failure>) {
         let mut record = self.begun.record.clone();
-        if seed_refused {
-            record.rejected_seed_digest.clone_from(&self.job.seed_digest);
+        match (self.job.exchange.source, refused, &self.job.seed_digest) {
+            (Source::DevicePoll, ..) => return self.end_device(refused).await,
+            (Source::Seed, Some(_), digest) => record.rejected_seed_digest.clone_from(digest),
+            (Source::Login, Some(failure), Some(digest)) => {
+                let Failure { reason, message, .. } = failure.clone();
+                record.rejected_login = Some(RejectedLogin { digest: digest.clone(), reason, message });
+            }
+            _ => {}
         }
         let access_token = self.tokens.access_token.clone();
-        let commit = Commit { record, refresh_token: None, access_token };
+        let commit = Commit { record, refresh_token: None, access_token, signed_in: false };
         if let Err(error) = self.job.store.commit(self.begun, &commit).await {
             tracing::debug!(%error, "the write-ahead record of a refused exchange stays until the next one");
+        }
+    }
+
+    /// A code that was refused for good is not polled again, not after a restart either.
+    async fn end_device(&self, refused: Option<&Failure>) {
+        let Some(device) = self.begun.device.clone().filter(|_| refused.is_some()) else { return };
+        let ended = Device { ended: true, ..device };
+        if let Err(error) = self.job.store.put_device(Some(self.begun), &ended, None).await {
+            tracing::debug!(%error, "the end of a device code is not noted yet; the next poll tells it again");
         }
     }
 

@@ -90,6 +90,8 @@ impl Minds {
             target: token.map_or(TargetState::Absent, |facts| self.target(facts, &identity)),
             credential: credential.map_or(CredentialState::Absent, |c| CredentialState::Present(Box::new(c))),
             seed: SeedState::Found { digest: digest(view.seed) },
+            login: SeedState::Unneeded,
+            poll_at: None,
             proof: ProofState::Usable,
             inputs: "inputs".into(),
             in_hand: None,
@@ -114,6 +116,7 @@ impl Minds {
         let seed = |family: u8| format!("seed of sign-in {family}");
         let known = |family: u8| if view.seed.family == family { digest(view.seed) } else { seed(family) };
         ObservedCredential {
+            device: None,
             meta: Meta::default(),
             record: Record {
                 client: credential.token.map(|_| ChainClient::from(&self.desired.client)),

@@ -223,7 +223,7 @@ fn a_refresh_token_is_taken_though_a_member_beside_it_has_no_value(#[case] odd: 
         let rotated = match read_as(GrantKind::RefreshToken, 200, body.as_bytes()) {
             Outcome::Issued(issued) => issued.refresh_token,
             Outcome::Unusable { rotated, .. } => rotated,
-            Outcome::Refused(failure) => panic!("{failure:?}"),
+            other => panic!("{other:?}"),
         };
         assert_eq!(rotated.as_ref().map(SecretString::expose_secret), Some("0.AX-new"), "{body}");
     }
@@ -390,7 +390,7 @@ proptest! {
         let kept = match outcome(&body) {
             Outcome::Issued(issued) => issued.refresh_token,
             Outcome::Unusable { rotated, .. } => rotated,
-            Outcome::Refused(failure) => panic!("{failure:?}"),
+            other => panic!("{other:?}"),
         };
         prop_assert_eq!(kept.map(|token| token.expose_secret().to_owned()), Some(rotated));
     }

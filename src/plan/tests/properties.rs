@@ -200,6 +200,8 @@ proptest! {
                 };
                 prop_assert!(record.is_none_or(|r| !r.seed_digests.contains(digest)));
             }
+            // `sign_in.rs` has these.
+            Source::Login | Source::DeviceStart | Source::DevicePoll => {}
         }
     }
 

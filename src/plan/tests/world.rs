@@ -71,6 +71,8 @@ impl World {
             credential: CredentialState::Absent,
             target: TargetState::Absent,
             seed: SeedState::Found { digest: SEED.into() },
+            login: SeedState::Unneeded,
+            poll_at: None,
             proof: ProofState::Usable,
             inputs: "inputs".into(),
             in_hand: None,
@@ -178,6 +180,7 @@ impl World {
             meta,
             record,
             pending: None,
+            device: None,
             refresh_token_digest: Some(CHAIN.into()),
             has_access_token: true,
         }));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use graphtoken::api::Reason;
 use graphtoken::failure::{Answer, Failure};
-use graphtoken::grant::{Account, GrantKind, Issued, Outcome, Proof, read, refresh_token};
+use graphtoken::grant::{Account, GrantKind, Issued, Outcome, Proof, device_code, read, refresh_token};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::IgnoredAny;
@@ -29,18 +29,38 @@ pub fn check(input: &[u8]) {
     let status = std::str::from_utf8(status).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(200);
     let retry_after = std::str::from_utf8(retry_after).ok().filter(|text| !text.is_empty());
     let answer = Answer { status, retry_after, body };
-    for grant in [GrantKind::RefreshToken, GrantKind::ClientCredentials] {
+    for grant in [GrantKind::RefreshToken, GrantKind::DeviceCode, GrantKind::ClientCredentials] {
         // The time counts only for a date in Retry-After.
         let times = if retry_after.is_some() { 3 } else { 1 };
         for now in [super::now(), Timestamp::MIN, Timestamp::MAX].into_iter().take(times) {
             let outcome = read(grant, &answer, now);
-            assert_eq!(matches!(outcome, Outcome::Refused(_)), !answer.is_success());
+            let refused = matches!(outcome, Outcome::Refused(_) | Outcome::Pending { .. });
+            assert_eq!(refused, !answer.is_success());
+            assert!(grant == GrantKind::DeviceCode || !matches!(outcome, Outcome::Pending { .. }));
             keeps_the_rotated_token(grant, &answer, &outcome);
             holds(grant, &outcome);
             reveals_nothing(outcome);
         }
     }
+    starts_a_sign_in_that_can_be_shown(&answer);
     odd_members_cost_no_token(body);
+}
+
+/// What people are to type and open.
+fn starts_a_sign_in_that_can_be_shown(answer: &Answer<'_>) {
+    match device_code::read(answer, super::now()) {
+        Ok(code) => {
+            assert!(answer.is_success() && super::is_graphic(code.device_code.expose_secret(), MAX_TOKEN));
+            assert!(
+                (1..=64).contains(&code.user_code.len()) && !code.user_code.chars().any(char::is_control)
+            );
+            assert!(
+                super::is_graphic(&code.verification_uri, 2048) && code.verification_uri.starts_with("http")
+            );
+            assert!(!code.interval.is_zero() && !code.expires_in.is_zero() && code.expires_in <= MAX_LIFE);
+        }
+        Err(failure) => is_bounded(&failure),
+    }
 }
 
 fn holds(grant: GrantKind, outcome: &Outcome) {
@@ -57,6 +77,7 @@ fn holds(grant: GrantKind, outcome: &Outcome) {
             is_bounded(failure);
             account
         }
+        Outcome::Pending { .. } => &None,
     };
     assert!(account.is_none() || grant.is_delegated());
     account.as_ref().into_iter().for_each(is_account);
@@ -117,7 +138,7 @@ fn reveals_nothing(outcome: Outcome) {
             is_bounded(&failure);
             assert!(!format!("{failure:?}").contains(SENT), "{failure:?}");
         }
-        Outcome::Issued(_) => {}
+        Outcome::Issued(_) | Outcome::Pending { .. } => {}
     }
 }
 
@@ -135,7 +156,7 @@ fn rotated(outcome: &Outcome) -> Option<&str> {
     let token = match outcome {
         Outcome::Issued(issued) => issued.refresh_token.as_ref(),
         Outcome::Unusable { rotated, .. } => rotated.as_ref(),
-        Outcome::Refused(_) => None,
+        Outcome::Refused(_) | Outcome::Pending { .. } => None,
     };
     token.map(SecretString::expose_secret)
 }

@@ -112,6 +112,8 @@ fn observed(desired: &Desired, credential: &Credential, pieces: &[&[u8]; 7]) -> 
         } else {
             SeedState::Found { digest: seed::digest("1.Obviously-Fake-Seed") }
         },
+        login: SeedState::Unneeded,
+        poll_at: None,
         proof: ProofState::Usable,
         inputs: "inputs".into(),
         in_hand: None,
