@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::stream::{self, Stream, StreamExt as _};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::core::DeserializeGuard;
@@ -26,7 +27,7 @@ use crate::kubeclient::Clients;
 use crate::metrics::{ConditionSample, Metrics, ObjectSample};
 use crate::reconcile::{reconcile, refuse};
 use crate::retention::{is_credential, retain};
-use crate::state::{Key, SecretCache, SecretStore};
+use crate::state::{Ends, Key, SecretCache, SecretStore};
 use crate::store::StoreError;
 
 /// A `GraphToken` as it is watched: one that does not decode must not blind us to the others.
@@ -59,17 +60,23 @@ impl Backoff for WatchBackoff {
 
 /// The caches of a term of leadership.
 #[derive(Clone, Default)]
-pub struct Caches(Arc<Mutex<Vec<GraphTokenStore>>>);
+pub struct Caches(Arc<Mutex<(Vec<GraphTokenStore>, Ends)>>);
 
 impl Caches {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<GraphTokenStore>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, (Vec<GraphTokenStore>, Ends)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What `/metrics` shows of each `GraphToken`.
     pub fn samples(&self) -> Vec<ObjectSample> {
-        let stores = self.lock().clone();
+        let (stores, _) = self.lock().clone();
         stores.iter().flat_map(Store::state).filter_map(|g| g.0.as_ref().ok().map(sample)).collect()
+    }
+
+    /// When the certificates and client secrets that are in use end.
+    pub fn ends(&self) -> BTreeMap<Key, Timestamp> {
+        let (_, ends) = self.lock().clone();
+        ends.all()
     }
 }
 
@@ -152,7 +159,8 @@ pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
     let stores: BTreeMap<Option<String>, SecretStore> =
         scopes.iter().map(|scope| (scope.namespace.clone(), scope.secrets.clone())).collect();
     let ctx = Arc::new(context(SecretCache::new(stores)));
-    *term.caches.lock() = scopes.iter().map(|scope| scope.graphtokens.clone()).collect();
+    let graphtokens = scopes.iter().map(|scope| scope.graphtokens.clone()).collect();
+    *term.caches.lock() = (graphtokens, ctx.state.ends.clone());
     // Shared by the scopes, so that many namespaces do not mean many reconciles at once.
     let slots = Arc::new(Semaphore::new(usize::from(term.concurrency)));
     let running = scopes.into_iter().map(|scope| scope.run(&ctx, &term, Arc::clone(&slots)));
@@ -162,7 +170,7 @@ pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
         tracing::info!(exchanges = ctx.exchanger.tasks.len(), "waiting for exchanges in flight");
     }
     ctx.exchanger.tasks.wait().await;
-    term.caches.lock().clear();
+    *term.caches.lock() = Default::default();
 }
 
 impl Scope {
@@ -345,10 +353,10 @@ fn secret_changed(
     let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
     for graphtoken in ctx.state.referrers(&Key::new(namespace, name)) {
         let version = meta.resource_version.as_deref().unwrap_or_default();
-        if is_there && ctx.state.is_own_write(&Key::new(namespace, &graphtoken), version) {
+        if is_there && ctx.state.is_own_write(&graphtoken, version) {
             continue;
         }
-        let _ = wakes.one.unbounded_send(ObjectRef::new(&graphtoken).within(namespace));
+        let _ = wakes.one.unbounded_send(ObjectRef::new(&graphtoken.name).within(&graphtoken.namespace));
     }
     if is_there && is_credential(meta) && is_orphan(meta, graphtokens) {
         let _ = wakes.credentials.unbounded_send(ObjectRef::new(name).within(namespace));

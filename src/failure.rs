@@ -81,7 +81,8 @@ pub struct Failure {
     pub correlation_id: Option<String>,
     /// Entra's `trace_id`.
     pub trace_id: Option<String>,
-    /// How long the provider asked for silence. Only with `Throttled`, and always there.
+    /// How long the provider asked for silence: always there with `Throttled`. Else, if it is there, after how long another
+    /// attempt is worth it, though a person must act.
     pub retry_after: Option<Duration>,
     /// Whether the provider answered at all. If not, it may have worked on the request or not.
     pub answered: bool,
@@ -267,7 +268,11 @@ fn refusal(
     let reason = RULES.iter().find_map(|rule| rule(&facts)).unwrap_or(Reason::InvalidConfiguration);
     let mut failure = Failure {
         reason,
-        retry_after: (reason == Reason::Throttled).then(|| pause(&facts, answer.retry_after, now)),
+        retry_after: match reason {
+            Reason::Throttled => Some(pause(&facts, answer.retry_after, now)),
+            Reason::InvalidConfiguration if facts.federation_unknown() => Some(DEFAULT_PAUSE),
+            _ => None,
+        },
         correlation_id: sanitized(member("correlation_id")),
         trace_id: sanitized(member("trace_id")),
         answered: true,
@@ -309,6 +314,11 @@ impl Facts {
 
     const fn is_redirect(&self) -> bool {
         matches!(self.status, 300..400)
+    }
+
+    /// A federated credential is known some minutes after it was made, and nothing tells us that it was.
+    fn federation_unknown(&self) -> bool {
+        self.code_in(&[70021, 700_211, 700_212, 700_213])
     }
 
     /// `LoopDetected` and `TenantThrottlingError`.

@@ -26,6 +26,8 @@ pub mod admin;
 #[cfg(feature = "operator")]
 pub mod args;
 #[cfg(feature = "operator")]
+pub mod certificate;
+#[cfg(feature = "operator")]
 pub mod clock;
 #[cfg(feature = "operator")]
 pub mod context;
@@ -50,6 +52,8 @@ pub mod observe;
 #[cfg(feature = "operator")]
 pub mod pace;
 #[cfg(feature = "operator")]
+pub mod proof;
+#[cfg(feature = "operator")]
 pub mod reconcile;
 #[cfg(feature = "operator")]
 pub mod retention;
@@ -67,3 +71,7 @@ pub mod store;
 pub mod target;
 #[cfg(feature = "operator")]
 pub mod telemetry;
+
+#[cfg(all(test, feature = "operator"))]
+#[path = "../tests/pki/mod.rs"]
+mod pki;

@@ -1,7 +1,8 @@
 //! The metrics of the contract: what is counted as it happens, and what is read from the cache at a scrape.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use prometheus_client::{
     collector::Collector,
     encoding::{
@@ -11,6 +12,8 @@ use prometheus_client::{
     metrics::{MetricType, counter::Counter, family::Family, gauge::ConstGauge, histogram::Histogram},
     registry::Registry,
 };
+
+use crate::state::Key;
 
 /// Seconds. A token request has a deadline of 15 s.
 const TOKEN_REQUEST_BUCKETS: [f64; 9] = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0];
@@ -137,6 +140,35 @@ impl Metrics {
         registry.register_collector(Box::new(LeaderCollector(Box::new(leader))));
         registry.register_collector(Box::new(ObjectCollector(objects)));
         registry
+    }
+}
+
+/// Adds when clients' certificates and secrets end, called at each scrape.
+pub fn register_ends(
+    registry: &mut Registry,
+    ends: impl Fn() -> BTreeMap<Key, Timestamp> + Send + Sync + 'static,
+) {
+    registry.register_collector(Box::new(EndCollector(Box::new(ends))));
+}
+
+struct EndCollector(Box<dyn Fn() -> BTreeMap<Key, Timestamp> + Send + Sync>);
+
+impl fmt::Debug for EndCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EndCollector")
+    }
+}
+
+impl Collector for EndCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "When a client's certificate or secret ends.";
+        let name = "client_credential_expiration_timestamp_seconds";
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (Key { namespace, name }, at) in (self.0)() {
+            let labels = [("namespace", namespace.as_str()), ("secret", name.as_str())];
+            ConstGauge::new(at.as_second()).encode(metric.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -361,6 +393,18 @@ mod tests {
         assert!(
             !text.contains("graphtoken_refresh_token_expiration_timestamp_seconds{"),
             "unknown, so absent"
+        );
+    }
+
+    #[test]
+    fn a_clients_credential_has_its_end() {
+        let mut registry = Metrics::default().registry(|| true, none());
+        let ends =
+            BTreeMap::from([(Key::new("pipelines", "app-cert"), Timestamp::new(1_795_000_000, 9).unwrap())]);
+        register_ends(&mut registry, move || ends.clone());
+        assert_line(
+            &scrape(&registry),
+            r#"graphtoken_client_credential_expiration_timestamp_seconds{namespace="pipelines",secret="app-cert"} 1795000000"#,
         );
     }
 

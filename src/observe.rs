@@ -14,11 +14,12 @@ use crate::api::spec::SecretKeyRef;
 use crate::api::{GraphToken, GraphTokenStatus};
 use crate::context::Context;
 use crate::credential::{CredentialStore, Holder};
-use crate::desired::{ClientProof, Desired, Grant};
+use crate::desired::{Desired, Grant};
 use crate::observed::{
     Credential, CredentialState, Identity, Meta, Observed, ProofState, SeedState, TargetState, inputs, target,
 };
 use crate::plan::PENDING_STANDS;
+use crate::proof;
 use crate::seed;
 use crate::state::{CACHE_LAG, Key, Login, Memory, Polls, newer};
 use crate::store::StoreError;
@@ -33,14 +34,16 @@ pub fn sketch(
     memory: &mut Memory,
 ) -> Observed {
     let namespace = &identity.namespace;
-    for name in referenced(identity, desired) {
-        ctx.state.refer(&Key::new(namespace, &name), &identity.name);
+    let graphtoken = Key::new(namespace, &identity.name);
+    for secret in referenced(identity, desired) {
+        ctx.state.refer(&secret, &graphtoken);
     }
     let seed = seed_ref(desired).and_then(|seed| ctx.secrets.get(namespace, &seed.name));
-    let proof = proof_ref(desired).and_then(|proof| ctx.secrets.get(namespace, &proof.name));
+    let proof = proof::secret(&desired.client, identity);
+    let proof = proof.and_then(|secret| ctx.secrets.get(&secret.namespace, &secret.name));
     let version = |meta: &Option<Meta>| meta.as_ref().map(|m| (m.uid.clone(), m.resource_version.clone()));
     let login = login_meta(ctx, identity, desired);
-    let versions = [version(&seed), version(&proof), version(&login)];
+    let versions = [version(&seed), version(&proof), version(&login), desired.client.stated_by.clone()];
     let versions =
         versions.each_ref().map(|v| v.as_ref().map(|(uid, version)| (uid.as_str(), version.as_str())));
     let status = status(object, memory);
@@ -86,7 +89,8 @@ pub async fn fill(
     observed.seed = seed_state(ctx, desired, &observed.identity, memory).await?;
     observed.login = login_state(ctx, desired, &observed.identity, memory).await?;
     observed.poll_at = poll_at(ctx, &observed, memory);
-    observed.proof = proof_state(ctx, desired, &observed.identity).await?;
+    let prover = proof::prover(ctx, &desired.client, &observed.identity).await?;
+    observed.proof = prover.err().unwrap_or(ProofState::Usable);
     memory.read_live = false;
     Ok(observed)
 }
@@ -98,19 +102,13 @@ fn seed_ref(desired: &Desired) -> Option<&SecretKeyRef> {
     }
 }
 
-fn proof_ref(desired: &Desired) -> Option<&SecretKeyRef> {
-    match &desired.client.proof {
-        ClientProof::Secret(secret) => Some(secret),
-        ClientProof::Public | ClientProof::Certificate(_) | ClientProof::WorkloadIdentity { .. } => None,
-    }
-}
-
 /// The Secrets whose change concerns a `GraphToken`.
-fn referenced(identity: &Identity, desired: &Desired) -> Vec<String> {
-    let refs = [seed_ref(desired), proof_ref(desired)].into_iter().flatten().map(|r| r.name.clone());
+fn referenced(identity: &Identity, desired: &Desired) -> Vec<Key> {
     let own =
         [desired.target.secret_name.clone(), credential_name(&identity.name), login_name(&identity.name)];
-    refs.chain(own).collect()
+    let own = own.into_iter().chain(seed_ref(desired).map(|seed| seed.name.clone()));
+    let own = own.map(|name| Key::new(&identity.namespace, &name));
+    own.chain(proof::secret(&desired.client, identity)).collect()
 }
 
 /// The newest status known: the cached one, or what this process wrote or would have written after it.
@@ -349,47 +347,6 @@ pub fn poll_at(ctx: &Context, observed: &Observed, memory: &mut Memory) -> Optio
         memory.polls = Some(Polls::new(device.user_code.clone(), interval, ctx.now()));
     }
     memory.polls.as_ref().map(|polls| polls.next)
-}
-
-async fn proof_state(
-    ctx: &Context,
-    desired: &Desired,
-    identity: &Identity,
-) -> Result<ProofState, StoreError> {
-    let Some(proof) = proof_ref(desired) else { return Ok(ProofState::Usable) };
-    let found = client_secret(ctx, proof, &identity.namespace).await?;
-    Ok(found.map_or_else(ProofState::Unusable, |_| ProofState::Usable))
-}
-
-/// The client secret, read once a version of its Secret.
-pub async fn client_secret(
-    ctx: &Context,
-    proof: &SecretKeyRef,
-    namespace: &str,
-) -> Result<Result<secrecy::SecretString, String>, StoreError> {
-    let key = Key::new(namespace, &proof.name);
-    let not_there = || missing("spec.clientAuth", proof, "the client secret's value");
-    let Some(meta) = ctx.secrets.get(namespace, &proof.name) else { return Ok(Err(not_there())) };
-    if let Some(known) = ctx.state.proof(&key, &proof.key, &meta.uid, &meta.resource_version) {
-        return Ok(known);
-    }
-    let value = match read_key(ctx, namespace, proof).await? {
-        None => Err(not_there()),
-        Some(bytes) => usable_secret(&bytes).ok_or_else(|| {
-            format!(
-                "Secret {}, key {}, does not hold a client secret: it must be one line of text; put the secret's value there",
-                proof.name, proof.key
-            )
-        }),
-    };
-    ctx.state.keep_proof(&key, &proof.key, (meta.uid, meta.resource_version, value.clone()));
-    Ok(value)
-}
-
-fn usable_secret(bytes: &[u8]) -> Option<secrecy::SecretString> {
-    let text = std::str::from_utf8(bytes).ok()?.trim();
-    let usable = !text.is_empty() && text.len() <= 4096 && !text.contains(char::is_control);
-    usable.then(|| text.into())
 }
 
 fn missing(field: &str, reference: &SecretKeyRef, what: &str) -> String {

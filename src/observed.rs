@@ -381,6 +381,13 @@ pub enum ProofState {
     Usable,
     /// The sentence says what is missing.
     Unusable(String),
+    /// It is not valid before a time; the sentence says so.
+    NotYet {
+        /// What is wrong.
+        message: String,
+        /// From when it is valid.
+        from: Timestamp,
+    },
 }
 
 /// Everything that a decision rests on.

@@ -161,7 +161,12 @@ fn waiting(
 
 fn blocked(reason: Reason, message: &str, observed: &Observed, now: Timestamp) -> Plan {
     let problem = Some(Problem { reason, message: message.to_owned() });
-    Plan { problem, ..waiting(None, Some(now.saturating_add(HOURLY).unwrap_or(now)), observed, now) }
+    let hourly = plus(now, HOURLY);
+    let at = match &observed.proof {
+        ProofState::NotYet { from, .. } if *from > now => hourly.min(*from),
+        _ => hourly,
+    };
+    Plan { problem, ..waiting(None, Some(at), observed, now) }
 }
 
 /// The newest token for this spec that is at hand, unexpired.
@@ -210,7 +215,7 @@ fn want(desired: &Desired, observed: &Observed, now: Timestamp) -> Want {
     if desired.suspend {
         return Want::Nothing;
     }
-    if let ProofState::Unusable(message) = &observed.proof {
+    if let ProofState::Unusable(message) | ProofState::NotYet { message, .. } = &observed.proof {
         return Want::Blocked(invalid(message.clone()));
     }
     match &desired.grant {
@@ -403,7 +408,11 @@ fn gate(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
         }
         // What it is made with has changed, or a user asks: that passes over back-off, though not over throttling.
         _ if observed.requested() || failure.inputs.as_ref() != Some(&observed.inputs) => return None,
-        reason if reason.needs_a_person() => HOURLY,
+        // What was wrong is not watched: whoever noted it knows when it is worth another look.
+        reason if reason.needs_a_person() => match failure.retry_after {
+            Some(at) => return Some(Timestamp::from(at)),
+            None => HOURLY,
+        },
         _ => backoff(observed, failure, failures),
     };
     Some(plus(failed_at, wait))

@@ -12,11 +12,12 @@ use crate::api::names::login_name;
 use crate::api::status::{AccountStatus, SignInSource};
 use crate::api::{GraphToken, GraphTokenStatus, Reason};
 use crate::context::Context;
-use crate::desired::{ClientProof, Desired, Grant, SpecError};
+use crate::desired::{Desired, Grant, SpecError};
 use crate::failure::Failure;
-use crate::observe::{client_secret, credential_store, fill, poll_at, sketch};
+use crate::observe::{credential_store, fill, poll_at, sketch};
 use crate::observed::{Credential, CredentialState, Identity, Observed, SeedState, TargetState, TargetView};
 use crate::plan::{Act, Exchange, Plan, Problem, Source, Why, plan, policy_warning, was_adopted};
+use crate::proof;
 use crate::rotation::{InFlight, InHand, Job, Report};
 use crate::state::{Key, Login, Memory};
 use crate::status;
@@ -225,6 +226,9 @@ async fn say(ctx: &Context, desired: &Desired, observed: &Observed, memory: &mut
     {
         ctx.events.warning(identity, "RenewBeforeTooLong", &warning).await;
     }
+    if let Some(note) = ctx.state.ends.notice(&Key::new(&identity.namespace, &identity.name), ctx.now()) {
+        ctx.events.warning(identity, "ClientCredentialExpiring", &note).await;
+    }
     if let Grant::RefreshToken { seed } = &desired.grant
         && matches!(observed.seed, SeedState::Found { .. })
     {
@@ -312,9 +316,9 @@ impl Look<'_> {
 
     async fn exchange(&mut self, exchange: Exchange, mut observed: Observed) -> Result<Observed, StoreError> {
         let identity = observed.identity.clone();
-        let client_secret = match &self.desired.client.proof {
-            ClientProof::Secret(proof) => client_secret(self.ctx, proof, &identity.namespace).await?.ok(),
-            ClientProof::Public | ClientProof::Certificate(_) | ClientProof::WorkloadIdentity { .. } => None,
+        let Ok(prover) = proof::prover(self.ctx, &self.desired.client, &identity).await? else {
+            // It was usable when the exchange was decided.
+            return self.again(observed).await;
         };
         let tenant_id = match self.tenant_id(&observed).await {
             Ok(tenant_id) => tenant_id,
@@ -351,7 +355,7 @@ impl Look<'_> {
                 _ => None,
             },
             login: login_name(&identity.name),
-            client_secret,
+            prover,
             store: credential_store(self.ctx, &identity, &self.desired),
             namespace: identity.namespace.clone(),
             tenant_id,

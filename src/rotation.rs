@@ -28,6 +28,7 @@ use crate::leader::Lease;
 use crate::metrics::{Metrics, TokenOutcome};
 use crate::observed::{Credential, Pending, StoredToken, TokenFacts, Tokens};
 use crate::plan::{Exchange, Source};
+use crate::proof::Prover;
 use crate::seed;
 use crate::store::StoreError;
 
@@ -44,6 +45,8 @@ const MAX_DEADLINE: Duration = Duration::from_secs(15);
 const FRESH: Duration = Duration::from_secs(1);
 /// `invalid_grant` is sometimes passing for personal accounts: one more try after this.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
+/// Entra's code for an assertion whose time is over.
+const ASSERTION_EXPIRED: u32 = 700_024;
 
 /// What exchanges are made with.
 #[derive(Clone)]
@@ -86,8 +89,8 @@ pub struct Job {
     pub seed_digest: Option<String>,
     /// The name of the login Secret.
     pub login: String,
-    /// The client secret.
-    pub client_secret: Option<SecretString>,
+    /// What proves who the client is.
+    pub prover: Prover,
     /// Where the refresh token lives.
     pub store: CredentialStore,
     /// The namespace of the seed.
@@ -156,6 +159,7 @@ pub struct InFlight {
 /// Why an exchange ended before its end.
 enum Cut {
     Stale,
+    Failed(Failure),
     Storage(StoreError),
 }
 
@@ -198,14 +202,21 @@ impl Exchanger {
         };
         done.unwrap_or_else(|cut| match cut {
             Cut::Stale => Report::Stale,
+            Cut::Failed(failure) => Report::Failed(failure),
             Cut::Storage(error) => Report::Storage(error),
         })
     }
 
     async fn app_only(&self, job: &Job) -> Result<Report, Cut> {
-        let request =
-            client_credentials::request(&job.desired.client.client_id, &job.desired.scopes, job.proof());
-        let sent = self.send(job, &request, Instant::now()).await?;
+        let client = &job.desired.client;
+        let request = |proof| client_credentials::request(&client.client_id, &job.desired.scopes, proof);
+        let proof = self.prove(job).await.map_err(Cut::Failed)?;
+        let mut sent = self.send(job, &request(proof), Instant::now()).await?;
+        if sent.found_the_assertion_expired(job)
+            && let Ok(proof) = self.prove(job).await
+        {
+            sent = self.send(job, &request(proof), Instant::now()).await?;
+        }
         Ok(match sent.outcome {
             Outcome::Issued(issued) => {
                 let stored = stored_token(job, &sent.attempt, &issued, sent.at);
@@ -231,6 +242,8 @@ impl Exchanger {
     async fn rotate(&self, job: &Job, trouble: &watch::Sender<Option<StoreError>>) -> Result<Report, Cut> {
         let (live, tokens) = self.live(job).await?;
         let refresh_token = self.refresh_token(job, &tokens).await?;
+        // Before anything is begun that would have to be recovered.
+        let proof = self.prove(job).await.map_err(Cut::Failed)?;
         let attempt = uuid::Uuid::new_v4().to_string();
         let pending = Pending { attempt: attempt.clone(), holder: self.holder.clone() };
         let begun = job.store.begin(live.as_ref(), &pending).await?;
@@ -238,16 +251,22 @@ impl Exchanger {
 
         let client = &job.desired.client;
         let request =
-            refresh_token::request(&client.client_id, &refresh_token, &job.desired.scopes, job.proof());
-        let mut sent = self.send(job, &request, begun_at).await?;
-        if sent.refused_the_grant() {
-            tokio::time::sleep(RETRY_PAUSE).await;
+            |proof| refresh_token::request(&client.client_id, &refresh_token, &job.desired.scopes, proof);
+        let mut sent = self.send(job, &request(proof), begun_at).await?;
+        let pause = sent.refused_the_grant().then_some(RETRY_PAUSE);
+        let pause = pause.or(sent.found_the_assertion_expired(job).then_some(Duration::ZERO));
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+            // No assertion is sent twice.
+            let proof = self.prove(job).await;
             // A rival may have rotated it meanwhile: then its token is used, and this one is never sent again.
             let unchanged = job.store.read().await?.is_some_and(|(now, _)| now.meta == begun.meta);
             if !unchanged {
                 return Err(Cut::Stale);
             }
-            sent = self.send(job, &request, Instant::now()).await?;
+            if let Ok(proof) = proof {
+                sent = self.send(job, &request(proof), Instant::now()).await?;
+            }
         }
         let turn = Turn { job, begun: &begun, tokens: &tokens, attempt: &attempt, sent_at: sent.at, trouble };
         turn.conclude(sent.outcome, refresh_token).await
@@ -270,6 +289,11 @@ impl Exchanger {
         } else {
             Err(Cut::Stale)
         }
+    }
+
+    /// A proof for one request.
+    async fn prove<'a>(&self, job: &'a Job) -> Result<Proof<'a>, Failure> {
+        job.prover.prove(&self.client, &job.desired.client, self.clock.now()).await
     }
 
     /// Sends the request if the Lease outlives it and what it rests on was seen a moment ago: a process that was paused
@@ -313,6 +337,13 @@ impl Sent {
         matches!(&self.outcome, Outcome::Refused(failure)
             if failure.reason == Reason::AuthorizationRequired && failure.error.as_deref() == Some("invalid_grant"))
     }
+
+    /// It was under way for too long, as after a pause of this process: a fresh one is worth one more try.
+    fn found_the_assertion_expired(&self, job: &Job) -> bool {
+        matches!(&self.outcome, Outcome::Refused(failure)
+            if failure.error.as_deref() == Some("invalid_client") && failure.codes.contains(&ASSERTION_EXPIRED))
+            && job.prover.makes_assertions()
+    }
 }
 
 fn label(outcome: &Outcome) -> TokenOutcome {
@@ -331,12 +362,6 @@ fn label_of(failure: &Failure) -> TokenOutcome {
         Reason::InvalidConfiguration => TokenOutcome::InvalidConfiguration,
         Reason::Throttled => TokenOutcome::Throttled,
         _ => TokenOutcome::ProviderUnavailable,
-    }
-}
-
-impl Job {
-    fn proof(&self) -> Proof<'_> {
-        self.client_secret.as_ref().map_or(Proof::Public, Proof::Secret)
     }
 }
 

@@ -23,7 +23,7 @@ use crate::events::Events;
 use crate::exchange::Provider;
 use crate::kubeclient::{self, Clients};
 use crate::leader::{self, Candidate, Lease, campaign};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::rotation::{Exchanger, InUse};
 use crate::state::State;
 
@@ -221,7 +221,13 @@ async fn serve(
         // The runtime that answers is the one that works.
         live: Box::new(|| true),
         ready: Box::new(move || reached.load(Ordering::Relaxed)),
-        registry: metrics.registry(move || leading.leading(), Arc::new(move || caches.samples())),
+        registry: {
+            let objects = caches.clone();
+            let mut registry =
+                metrics.registry(move || leading.leading(), Arc::new(move || objects.samples()));
+            metrics::register_ends(&mut registry, move || caches.ends());
+            registry
+        },
     };
     let stop = CancellationToken::new();
     let ended = stop.clone().cancelled_owned();

@@ -9,14 +9,18 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::PartialObjectMeta;
 use kube::runtime::reflector::{ObjectRef, Store};
-use secrecy::SecretString;
 use tokio::time::Instant;
 
 use crate::api::GraphTokenStatus;
 use crate::grant::device_code::SLOW_DOWN;
 use crate::observed::{Credential, Meta, SeedState, TargetView};
+use crate::proof::Held;
 use crate::rotation::{InFlight, InHand};
 use crate::store::meta;
+
+mod ends;
+
+pub use ends::{End, Ends};
 
 /// Namespace and name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -109,16 +113,18 @@ impl Polls {
 /// How long the cache may lag behind an own write before the cache is believed.
 pub const CACHE_LAG: Duration = Duration::from_secs(5);
 
-/// A referenced client secret: UID and resourceVersion of its Secret, and the value or what is wrong with it.
-type Proof = (String, String, Result<SecretString, String>);
+/// A referenced proof: UID and resourceVersion of its Secret, and what that holds or what is wrong with it.
+type Proof = (String, String, Result<Held, String>);
 
 /// The process's memory.
 #[derive(Default)]
 pub struct State {
     memories: Mutex<HashMap<Key, Memory>>,
-    referrers: Mutex<BTreeMap<Key, BTreeSet<String>>>,
+    referrers: Mutex<BTreeMap<Key, BTreeSet<Key>>>,
     seed_users: Mutex<BTreeMap<Key, BTreeSet<String>>>,
     proofs: Mutex<HashMap<(Key, String), Proof>>,
+    /// When the proofs that are in use end.
+    pub ends: Ends,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -141,14 +147,17 @@ impl State {
     /// Forgets a `GraphToken` that is gone.
     pub fn forget(&self, key: &Key) {
         lock(&self.memories).remove(key);
-        for users in [&self.referrers, &self.seed_users] {
-            lock(users).retain(|secret, names| {
-                if secret.namespace == key.namespace {
-                    names.remove(&key.name);
-                }
-                !names.is_empty()
-            });
-        }
+        self.ends.note(key, None);
+        lock(&self.referrers).retain(|_, graphtokens| {
+            graphtokens.remove(key);
+            !graphtokens.is_empty()
+        });
+        lock(&self.seed_users).retain(|secret, names| {
+            if secret.namespace == key.namespace {
+                names.remove(&key.name);
+            }
+            !names.is_empty()
+        });
     }
 
     /// Whether an event about a Secret only echoes what this process wrote.
@@ -161,13 +170,13 @@ impl State {
     }
 
     /// Notes that a `GraphToken` depends on a Secret, so that a change of the Secret wakes it.
-    pub fn refer(&self, secret: &Key, graphtoken: &str) {
-        lock(&self.referrers).entry(secret.clone()).or_default().insert(graphtoken.to_owned());
+    pub fn refer(&self, secret: &Key, graphtoken: &Key) {
+        lock(&self.referrers).entry(secret.clone()).or_default().insert(graphtoken.clone());
     }
 
-    /// The `GraphToken`s that depend on a Secret.
-    pub fn referrers(&self, secret: &Key) -> Vec<String> {
-        lock(&self.referrers).get(secret).map(|names| names.iter().cloned().collect()).unwrap_or_default()
+    /// The `GraphToken`s that depend on a Secret. They may be in other namespaces than it.
+    pub fn referrers(&self, secret: &Key) -> Vec<Key> {
+        lock(&self.referrers).get(secret).map(|all| all.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// Notes that a `GraphToken` starts from a seed, and tells which others do.
@@ -178,22 +187,16 @@ impl State {
         users.iter().filter(|name| *name != graphtoken).cloned().collect()
     }
 
-    /// A client secret that was read at this version of its Secret.
-    pub fn proof(
-        &self,
-        secret: &Key,
-        key: &str,
-        uid: &str,
-        version: &str,
-    ) -> Option<Result<SecretString, String>> {
+    /// What a Secret held for a use of it when it was read at this version.
+    pub fn proof(&self, what_for: &(Key, String), meta: &Meta) -> Option<Result<Held, String>> {
         let proofs = lock(&self.proofs);
-        let (got_uid, got_version, value) = proofs.get(&(secret.clone(), key.to_owned()))?;
-        (got_uid == uid && got_version == version).then(|| value.clone())
+        let (uid, version, held) = proofs.get(what_for)?;
+        (*uid == meta.uid && *version == meta.resource_version).then(|| held.clone())
     }
 
-    /// Keeps a client secret, so that it is read once a version.
-    pub fn keep_proof(&self, secret: &Key, key: &str, proof: Proof) {
-        lock(&self.proofs).insert((secret.clone(), key.to_owned()), proof);
+    /// Keeps it, so that it is read once a version.
+    pub fn keep_proof(&self, what_for: (Key, String), meta: &Meta, held: Result<Held, String>) {
+        lock(&self.proofs).insert(what_for, (meta.uid.clone(), meta.resource_version.clone(), held));
     }
 }
 

@@ -91,6 +91,11 @@ pub enum ClientProof {
 }
 
 impl ClientProof {
+    /// Whether it is made with a certificate.
+    pub const fn is_certificate(&self) -> bool {
+        matches!(self, Self::Certificate(_))
+    }
+
     /// The Secret that it is in.
     pub fn secret_name(&self) -> Option<&str> {
         match self {

@@ -143,6 +143,19 @@ fn for_owner(code: u32) -> Option<Advice> {
             "The client secret has expired",
             "make a new one and put its value into the Secret that spec.clientAuth refers to",
         ),
+        70021 | 700211 | 700212 | 700213 => (
+            "No federated credential of the app matches the service account's token",
+            "check issuer, subject (system:serviceaccount:NAMESPACE:NAME) and audience in the app registration (Certificates & \
+             secrets, Federated credentials); one just made is known after some minutes",
+        ),
+        700024 => (
+            "The assertion was not valid at the time it arrived",
+            "set the clock of the node that the operator runs on",
+        ),
+        700027 | 5002723 => (
+            "The signature is not that of a certificate of the app",
+            "register the certificate that spec.clientAuth refers to (App registrations, Certificates & secrets)",
+        ),
         7000218 => (
             "The app must prove who it is",
             "set spec.clientAuth, or allow public client flows in the app registration (Authentication)",

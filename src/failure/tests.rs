@@ -160,6 +160,18 @@ fn passing_codes_are_the_providers_trouble_whatever_the_error(#[case] code: u32)
     assert_eq!(refused(401, &entra("invalid_client", &[code])).reason, ProviderUnavailable);
 }
 
+#[rstest]
+#[case(70021)]
+#[case(700_211)]
+#[case(700_212)]
+#[case(700_213)]
+fn a_federated_credential_that_may_be_too_new_is_worth_another_look_soon(#[case] code: u32) {
+    let failure = failure(ClientCredentials, 401, None, &entra("invalid_client", &[code]).to_string());
+    assert_eq!(failure.reason, InvalidConfiguration);
+    assert_eq!(failure.retry_after, Some(Duration::from_mins(1)));
+    assert!(failure.message.contains("federated credential"), "{}", failure.message);
+}
+
 // === Retry-After ===
 
 #[rstest]

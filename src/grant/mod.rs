@@ -5,6 +5,8 @@ use std::fmt;
 use secrecy::SecretString;
 
 pub mod account;
+#[cfg(feature = "operator")]
+pub mod assertion;
 pub mod client_credentials;
 pub mod device_code;
 pub mod refresh_token;
@@ -16,7 +18,10 @@ pub use account::Account;
 pub use response::{Issued, Outcome, Warning, read};
 
 /// Form parameters whose values are secrets of ours.
-const SECRET_PARAMETERS: [&str; 3] = ["refresh_token", "device_code", "client_secret"];
+const SECRET_PARAMETERS: [&str; 4] = ["refresh_token", "device_code", "client_secret", "client_assertion"];
+
+/// `client_assertion_type` (RFC 7523 section 2.2).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
 /// How a token is got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,13 +70,15 @@ impl GrantKind {
     }
 }
 
-/// How the client proves who it is.
-#[derive(Debug, Clone, Copy)]
+/// How the client proves who it is, in one request. It is no copy: an assertion is sent once.
+#[derive(Debug)]
 pub enum Proof<'a> {
     /// Not at all: a public client.
     Public,
     /// By a client secret in the form (RFC 6749 section 2.3.1).
     Secret(&'a SecretString),
+    /// By a signed assertion (RFC 7523 section 2.2).
+    Assertion(SecretString),
 }
 
 /// The form of a token request, in the order it is sent. `Debug` shows the parameters' names only.
@@ -100,6 +107,9 @@ impl TokenRequest {
         match proof {
             Proof::Public => self,
             Proof::Secret(secret) => self.with("client_secret", secret.clone()),
+            Proof::Assertion(assertion) => {
+                self.with("client_assertion_type", JWT_BEARER).with("client_assertion", assertion)
+            }
         }
     }
 

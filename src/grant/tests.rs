@@ -53,6 +53,20 @@ fn an_app_asks_for_its_own_token() {
 }
 
 #[test]
+fn an_assertion_stands_with_its_type_in_place_of_a_secret() {
+    let request = client_credentials::request(CLIENT, &[], Proof::Assertion("a.b.c".into()));
+    assert_eq!(
+        shown(&request)[2..],
+        [
+            "client_assertion_type=urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            "client_assertion=a.b.c",
+        ]
+    );
+    let secrets: Vec<_> = request.secrets().map(ExposeSecret::expose_secret).collect();
+    assert_eq!(secrets, ["a.b.c"]);
+}
+
+#[test]
 fn an_empty_scope_is_not_sent() {
     let request = client_credentials::request(CLIENT, &[], Proof::Public);
     assert!(request.form.iter().all(|(name, _)| *name != "scope"));

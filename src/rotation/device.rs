@@ -21,11 +21,12 @@ impl Exchanger {
     pub(super) async fn start_device(&self, job: &Job) -> Result<Report, Cut> {
         let client = &job.desired.client;
         let Some(url) = &client.device_url else { return Err(Cut::Stale) };
+        let proof = self.prove(job).await.map_err(Cut::Failed)?;
         let (live, _) = self.live(job).await?;
         if !self.lease.outlives(self.deadline()) {
             return Err(Cut::Stale);
         }
-        let request = device_code::authorization(&client.client_id, &job.desired.scopes, job.proof());
+        let request = device_code::authorization(&client.client_id, &job.desired.scopes, proof);
         let id = uuid::Uuid::new_v4().to_string();
         let (at, began) = (self.clock.now(), Instant::now());
         let read = match self.provider.post(url, &request, &id, self.deadline()).await {
@@ -65,10 +66,11 @@ impl Exchanger {
         job: &Job,
         trouble: &watch::Sender<Option<StoreError>>,
     ) -> Result<Report, Cut> {
+        let proof = self.prove(job).await.map_err(Cut::Failed)?;
         let (live, tokens) = self.live(job).await?;
         let seen_at = Instant::now();
         let (Some(begun), Some(code)) = (live, tokens.device_code.clone()) else { return Err(Cut::Stale) };
-        let request = device_code::poll(&job.desired.client.client_id, &code, job.proof());
+        let request = device_code::poll(&job.desired.client.client_id, &code, proof);
         let Sent { attempt, at, outcome } = self.send(job, &request, seen_at).await?;
         if let Outcome::Pending { slow_down } = outcome {
             return Ok(Report::DevicePending { slow_down });

@@ -105,7 +105,8 @@ impl Caches {
     ) -> Option<Woken> {
         let mail = Key::new("ns", "mail");
         match (kind, now) {
-            (Kind::Event, _) => None,
+            // Service accounts are not watched.
+            (Kind::Event | Kind::ServiceAccount, _) => None,
             (Kind::GraphToken, None) => {
                 memory.forget(&mail);
                 Some(Woken::Credential)

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use tower::BoxError;
 
 use crate::idp::{Canned, Reach};
-use crate::objects::{Kind, Refusal};
+use crate::objects::{CONFLICT, Kind, Refusal};
 use crate::state::State;
 use crate::tape::Broken;
 use crate::world::World;
@@ -74,6 +74,7 @@ impl Asked {
         let (kind, rest) = match path.as_slice() {
             ["secrets", rest @ ..] => (Kind::Secret, rest),
             ["graphtokens", rest @ ..] => (Kind::GraphToken, rest),
+            ["serviceaccounts", rest @ ..] => (Kind::ServiceAccount, rest),
             ["events", rest @ ..] => (Kind::Event, rest),
             other => unreachable!("the operator has asked for something new: {other:?}"),
         };
@@ -97,6 +98,9 @@ impl Asked {
     }
 
     fn act(&self, state: &mut State) -> Result<Value, Refusal> {
+        if self.subresource.as_deref() == Some("token") {
+            return self.service_account_token(state);
+        }
         let (kind, name, objects) = (self.kind, self.name.as_str(), &mut state.objects);
         let changes = objects.changes;
         let done = match (&self.method, self.subresource.as_deref()) {
@@ -114,6 +118,21 @@ impl Asked {
         done
     }
 
+    /// The `TokenRequest` API: each answer holds another token.
+    fn service_account_token(&self, state: &mut State) -> Result<Value, Refusal> {
+        let account = state.objects.read(self.kind, &self.name)?;
+        if account["metadata"]["uid"] != self.body["metadata"]["uid"] {
+            return Err(CONFLICT);
+        }
+        assert_eq!(self.body["spec"]["audiences"], json!(["api://AzureADTokenExchange"]));
+        assert_eq!(self.body["spec"]["expirationSeconds"], 600);
+        state.service_account_tokens += 1;
+        let mut made = self.body.clone();
+        let token = format!("service-account-token-{}", state.service_account_tokens);
+        made["status"] = json!({"token": token, "expirationTimestamp": "2026-11-23T12:00:00Z"});
+        Ok(made)
+    }
+
     fn view(&self, object: Value) -> Value {
         if !self.metadata_only {
             return object;
@@ -126,6 +145,7 @@ impl Asked {
         let plural = match self.kind {
             Kind::Secret => "secrets",
             Kind::GraphToken => "graphtokens",
+            Kind::ServiceAccount => "serviceaccounts",
             // Their names are random.
             Kind::Event => {
                 return format!("{} events {}", self.method, self.body["reason"].as_str().unwrap_or("-"));
@@ -224,6 +244,11 @@ fn redeem(state: &mut State, form: &HashMap<String, String>) -> (u16, Value) {
             let violation = format!("{sent} was sent though {newer}, which came of it, had been stored");
             state.violations.push(violation);
         }
+    }
+    if let Some(assertion) = form.get("client_assertion")
+        && !state.assertions.insert(assertion.clone())
+    {
+        state.violations.push("an assertion was sent twice".to_owned());
     }
     let now = state.now;
     state.idp.redeem(form, now)

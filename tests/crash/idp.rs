@@ -153,7 +153,11 @@ impl Idp {
     pub fn redeem(&mut self, form: &HashMap<String, String>, now: Timestamp) -> (u16, Value) {
         let sent = form.get("refresh_token").cloned();
         let answer = match form.get("grant_type").map(String::as_str) {
-            Some("client_credentials") if form.contains_key("client_secret") => Some(None),
+            Some("client_credentials")
+                if form.contains_key("client_secret") || form.contains_key("client_assertion") =>
+            {
+                Some(None)
+            }
             Some(grant) if grant.ends_with("device_code") => match self.poll(form, now) {
                 Ok(token) => Some(token),
                 Err(error) => return (400, json!({"error": error})),

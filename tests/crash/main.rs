@@ -12,6 +12,8 @@ mod http;
 mod idp;
 mod objects;
 mod over_time;
+#[path = "../pki/mod.rs"]
+mod pki;
 mod points;
 mod process;
 mod scenario;

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 pub enum Kind {
     GraphToken,
     Secret,
+    ServiceAccount,
     Event,
 }
 
@@ -27,7 +28,7 @@ pub struct Refusal {
 
 const NOT_FOUND: Refusal = Refusal { code: 404, reason: "NotFound" };
 const EXISTS: Refusal = Refusal { code: 409, reason: "AlreadyExists" };
-const CONFLICT: Refusal = Refusal { code: 409, reason: "Conflict" };
+pub const CONFLICT: Refusal = Refusal { code: 409, reason: "Conflict" };
 const INVALID: Refusal = Refusal { code: 422, reason: "Invalid" };
 
 /// All objects of the one namespace.

@@ -57,6 +57,10 @@ impl Variant {
 #[case::client_credentials_first_issue(scenario::CLIENT_CREDENTIALS_FIRST_ISSUE)]
 #[case::client_credentials_routine(scenario::CLIENT_CREDENTIALS_ROUTINE)]
 #[case::client_credentials_target_deleted(scenario::CLIENT_CREDENTIALS_TARGET_DELETED)]
+#[case::certificate_first_issue(scenario::CERTIFICATE_FIRST_ISSUE)]
+#[case::certificate_delegated(scenario::CERTIFICATE_DELEGATED)]
+#[case::workload_identity_first_issue(scenario::WORKLOAD_IDENTITY_FIRST_ISSUE)]
+#[case::workload_identity_delegated(scenario::WORKLOAD_IDENTITY_DELEGATED)]
 fn a_sign_in_is_lost_only_where_nobody_could_have_kept_it(#[case] scenario: Scenario) {
     let mut points = 0;
     for variant in Variant::all() {

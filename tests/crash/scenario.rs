@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::objects::Kind;
+use crate::pki::{CLIENT, CLIENT_KEY};
 use crate::state::State;
 use crate::world::Step;
 
@@ -217,23 +218,120 @@ pub const CLIENT_CREDENTIALS_TARGET_DELETED: Scenario = Scenario {
     calls: &["POST token client_credentials", "POST secrets mail (publish)", "PATCH graphtokens/status mail"],
 };
 
+pub const CERTIFICATE_FIRST_ISSUE: Scenario = Scenario {
+    begin: app_by_certificate,
+    steps: &[],
+    calls: &[
+        "GET secrets app-cert",
+        "POST token client_credentials",
+        "POST secrets mail (publish)",
+        "POST events TokenValid",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const CERTIFICATE_DELEGATED: Scenario = Scenario {
+    begin: delegated_by_certificate,
+    steps: &[],
+    calls: &[
+        "GET secrets seed",
+        "GET secrets app-cert",
+        "GET secrets mail-graphtoken-credential",
+        "GET secrets seed",
+        "POST secrets mail-graphtoken-credential (pending)",
+        "POST token refresh_token",
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "POST events SeedAdopted",
+        "POST secrets mail (publish)",
+        "POST events TokenValid",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const WORKLOAD_IDENTITY_FIRST_ISSUE: Scenario = Scenario {
+    begin: app_by_workload_identity,
+    steps: &[],
+    calls: &[
+        "GET serviceaccounts etl (metadata)",
+        "POST serviceaccounts/token etl",
+        "POST token client_credentials",
+        "POST secrets mail (publish)",
+        "POST events TokenValid",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const WORKLOAD_IDENTITY_DELEGATED: Scenario = Scenario {
+    begin: delegated_by_workload_identity,
+    steps: &[TILL_DUE],
+    calls: &[
+        "GET secrets mail-graphtoken-credential",
+        "GET serviceaccounts etl (metadata)",
+        "POST serviceaccounts/token etl",
+        "PATCH secrets mail-graphtoken-credential (pending)",
+        "POST token refresh_token",
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "PATCH secrets mail (publish)",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
 fn nothing(_: &mut State) {}
 
 pub fn delegated(state: &mut State) {
-    let seed = state.idp.sign_in();
-    let secret = json!({"metadata": {}, "type": "Opaque", "data": {"token": STANDARD.encode(seed)}});
-    state.objects.create(Kind::Secret, SEED, secret, "kubectl").expect("it is new");
+    put_seed(state);
     create_delegated(state);
 }
 
 pub fn create_delegated(state: &mut State) {
-    create(
-        state,
-        &json!({
-            "grant": {"refreshToken": {"secretRef": {"name": SEED, "key": "token"}}},
-            "scopes": ["Mail.Read"],
-        }),
-    );
+    create(state, &by_seed());
+}
+
+fn by_seed() -> Value {
+    json!({"grant": {"refreshToken": {"secretRef": {"name": SEED, "key": "token"}}}, "scopes": ["Mail.Read"]})
+}
+
+fn put_seed(state: &mut State) {
+    let seed = state.idp.sign_in();
+    let secret = json!({"metadata": {}, "type": "Opaque", "data": {"token": STANDARD.encode(seed)}});
+    state.objects.create(Kind::Secret, SEED, secret, "kubectl").expect("it is new");
+}
+
+fn app_by_certificate(state: &mut State) {
+    let proof = put_certificate(state);
+    create(state, &json!({"grant": {"clientCredentials": {}}, "clientAuth": proof}));
+}
+
+fn delegated_by_certificate(state: &mut State) {
+    put_seed(state);
+    let mut spec = by_seed();
+    spec["clientAuth"] = put_certificate(state);
+    create(state, &spec);
+}
+
+fn put_certificate(state: &mut State) -> Value {
+    let data = json!({"tls.crt": STANDARD.encode(CLIENT), "tls.key": STANDARD.encode(CLIENT_KEY)});
+    let secret = json!({"metadata": {}, "type": "kubernetes.io/tls", "data": data});
+    state.objects.create(Kind::Secret, "app-cert", secret, "kubectl").expect("it is new");
+    json!({"certificateRef": {"name": "app-cert"}})
+}
+
+fn app_by_workload_identity(state: &mut State) {
+    let proof = put_service_account(state);
+    create(state, &json!({"grant": {"clientCredentials": {}}, "clientAuth": proof}));
+}
+
+fn delegated_by_workload_identity(state: &mut State) {
+    put_seed(state);
+    let mut spec = by_seed();
+    spec["clientAuth"] = put_service_account(state);
+    create(state, &spec);
+}
+
+fn put_service_account(state: &mut State) -> Value {
+    let account = json!({"metadata": {"annotations": {"azure.workload.identity/client-id": "the-client"}}});
+    state.objects.create(Kind::ServiceAccount, "etl", account, "kubectl").expect("it is new");
+    json!({"workloadIdentity": {"serviceAccountName": "etl"}})
 }
 
 /// A `GraphToken` that nobody has signed in to yet.

@@ -1,6 +1,6 @@
 //! What the world holds, and what a test wants to know of it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 use base64::Engine as _;
@@ -30,6 +30,10 @@ pub struct State {
     pub served: Vec<(Timestamp, Option<String>)>,
     /// Every refresh token that the credential ever held.
     pub stored: Vec<String>,
+    /// Every assertion that was ever sent.
+    pub assertions: BTreeSet<String>,
+    /// How many tokens of service accounts were made.
+    pub service_account_tokens: usize,
     /// What must never happen.
     pub violations: Vec<String>,
     /// Writes of objects that succeeded, events apart.
@@ -58,6 +62,8 @@ impl State {
             statuses: Vec::new(),
             served: Vec::new(),
             stored: Vec::new(),
+            assertions: BTreeSet::new(),
+            service_account_tokens: 0,
             violations: Vec::new(),
             writes: 0,
             looks: Vec::new(),

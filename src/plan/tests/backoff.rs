@@ -101,6 +101,14 @@ fn what_only_a_person_can_mend_is_tried_again_every_hour(
     assert_waits(&world().with(|w| w.fail(reason, 0, failures)), 3600);
 }
 
+#[test]
+fn what_nobody_watches_is_tried_again_when_it_was_said_to_be_worth_it() {
+    let mut world = World::fresh();
+    world.fail(Reason::InvalidConfiguration, 0, 1);
+    world.observed.status.last_failure.as_mut().unwrap().retry_after = Some(Time::from(after(60)));
+    assert_waits(&world, 60);
+}
+
 #[rstest]
 fn a_request_and_a_change_of_what_it_is_made_with_pass_over_back_off(
     #[values(

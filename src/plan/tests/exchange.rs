@@ -4,16 +4,20 @@ use serde_json::json;
 use super::world::{AGE, CHAIN, HOLDER, LIFE, OBJECT_ID, TENANT_ID, UID, World, after, exchange, unchanged};
 use crate::api::Reason;
 use crate::desired::RefreshPolicy;
-use crate::observed::CredentialState;
+use crate::observed::{CredentialState, ProofState};
 use crate::plan::{Act, Source, Why, due};
 
 /// Asserts that nothing is done, for this reason, with an hourly look; returns the message.
 fn assert_blocked(world: &World, reason: Reason) -> String {
+    assert_blocked_until(world, reason, 3600)
+}
+
+fn assert_blocked_until(world: &World, reason: Reason, look: i64) -> String {
     let plan = world.plan();
     assert_eq!((plan.act, plan.next_exchange), (Act::Wait, None));
     let expiry = world.observed.served().map(|token| token.expires_at);
-    let hourly = after(3600);
-    assert_eq!(plan.look_at, Some(expiry.filter(|at| *at > after(0)).map_or(hourly, |at| at.min(hourly))));
+    let look = after(look);
+    assert_eq!(plan.look_at, Some(expiry.filter(|at| *at > after(0)).map_or(look, |at| at.min(look))));
     let problem = plan.problem.unwrap();
     assert_eq!(problem.reason, reason);
     problem.message
@@ -234,6 +238,17 @@ fn without_its_client_secret_a_client_sends_nothing(#[case] world: World) {
         let message = assert_blocked(&world.with(World::no_client_secret), Reason::InvalidConfiguration);
         assert_eq!(message, "the client secret is not there");
     }
+}
+
+#[rstest]
+#[case::soon(60, 60)]
+#[case::much_later(7200, 3600)]
+#[case::just_now(0, 3600)]
+fn a_proof_that_is_not_valid_yet_is_waited_for(#[case] from: i64, #[case] look: i64) {
+    let world = World::fresh_app().with(|w| {
+        w.observed.proof = ProofState::NotYet { message: "not yet".into(), from: after(from) };
+    });
+    assert_eq!(assert_blocked_until(&world, Reason::InvalidConfiguration, look), "not yet");
 }
 
 #[test]

@@ -121,7 +121,9 @@ fn is_bounded(failure: &Failure) {
         assert!((1..=64).contains(&text.len()) && text.bytes().all(usual), "{text:?}");
     }
     assert!(failure.codes.len() <= 16 && failure.answered);
-    assert_eq!(failure.retry_after.is_some(), failure.reason == Reason::Throttled);
+    assert!(failure.reason != Reason::Throttled || failure.retry_after.is_some());
+    let may_pause = matches!(failure.reason, Reason::Throttled | Reason::InvalidConfiguration);
+    assert!(may_pause || failure.retry_after.is_none());
     assert!(failure.retry_after.is_none_or(|pause| pause <= MAX_PAUSE));
     assert!((1..=MAX_MESSAGE).contains(&failure.message.len()) && !failure.message.contains('\n'));
     assert!(!format!("{failure:?}").contains(SPOKEN), "{failure:?}");
