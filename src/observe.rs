@@ -335,7 +335,7 @@ async fn login_state(
 }
 
 /// When the next poll may be made. A restart counts from the moment it first sees the code.
-fn poll_at(ctx: &Context, observed: &Observed, memory: &mut Memory) -> Option<Timestamp> {
+pub fn poll_at(ctx: &Context, observed: &Observed, memory: &mut Memory) -> Option<Timestamp> {
     let device = observed.credential().and_then(|c| c.device.as_ref()).filter(|device| !device.ended);
     let Some(device) = device else {
         memory.polls = None;

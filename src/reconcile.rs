@@ -14,7 +14,7 @@ use crate::api::{GraphToken, GraphTokenStatus, Reason};
 use crate::context::Context;
 use crate::desired::{Desired, Grant, SpecError};
 use crate::failure::Failure;
-use crate::observe::{credential_store, fill, sketch};
+use crate::observe::{credential_store, fill, poll_at, sketch};
 use crate::observed::{Credential, CredentialState, Identity, Observed, SeedState, TargetState, TargetView};
 use crate::plan::{Act, Exchange, Plan, Problem, Source, Why, plan, policy_warning, was_adopted};
 use crate::proof;
@@ -492,7 +492,8 @@ impl Look<'_> {
                 observed.status.last_failure = None;
                 self.memory.credential = Some((*credential).clone());
                 observed.credential = CredentialState::Present(credential);
-                self.again(observed).await
+                observed.poll_at = poll_at(self.ctx, &observed, self.memory);
+                Ok(observed)
             }
             Report::DevicePending { slow_down } => {
                 if let Some(polls) = &mut self.memory.polls {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::body::Body as ProviderBody;
 use axum::extract::State as Shared;
 use axum::response::{AppendHeaders, IntoResponse as _};
-use graphtoken::api::names::{KEY_PENDING, KEY_RECORD};
+use graphtoken::api::names::{KEY_DEVICE, KEY_PENDING, KEY_RECORD};
 use http::{Method, Request, Response, StatusCode, header};
 use kube::client::Body;
 use serde_json::{Map, Value, json};
@@ -159,6 +159,7 @@ impl Asked {
             Method::GET | Method::DELETE => "",
             _ if data[KEY_PENDING].is_string() => " (pending)",
             _ if data[KEY_RECORD].is_string() => " (commit)",
+            _ if data[KEY_DEVICE].is_string() => " (device)",
             _ if data.is_object() && self.apply => " (publish)",
             _ if data.as_object().is_some_and(Map::is_empty) => " (take over)",
             _ if data.is_object() => " (publish)",
@@ -175,7 +176,10 @@ impl Asked {
 /// Serves the world's provider on the current runtime, and dies with it.
 pub async fn serve_provider(world: Arc<World>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(world.listener.try_clone()?)?;
-    let routes = axum::Router::new().route("/token", axum::routing::post(token)).with_state(world);
+    let routes = axum::Router::new()
+        .route("/token", axum::routing::post(token))
+        .route("/device", axum::routing::post(device))
+        .with_state(world);
     axum::serve(listener, routes).await
 }
 
@@ -204,6 +208,19 @@ async fn token(Shared(world): Shared<Arc<World>>, body: String) -> axum::respons
     world.lock().tape.moved();
     let code = StatusCode::from_u16(code).expect("a status");
     // One connection a request: none must outlive the process, whose runtime it belongs to.
+    (code, [(header::CONNECTION, "close")], body.to_string()).into_response()
+}
+
+async fn device(Shared(world): Shared<Arc<World>>) -> axum::response::Response {
+    world.lock().tape.moved();
+    let done = world.call("POST device".to_owned(), |state| state.idp.authorize_device(state.now)).await;
+    let (code, body) = match done {
+        Ok(done) => done,
+        Err(Broken::Refused) => (503, json!({"error": "temporarily_unavailable"})),
+        Err(Broken::AnswerLost) => return broken(),
+    };
+    world.lock().tape.moved();
+    let code = StatusCode::from_u16(code).expect("a status");
     (code, [(header::CONNECTION, "close")], body.to_string()).into_response()
 }
 

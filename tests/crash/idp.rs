@@ -17,6 +17,9 @@ pub enum Rotation {
     Strict,
 }
 
+/// From when a device code is issued until it is entered: between the first poll and the second.
+const USER_TAKES: SignedDuration = SignedDuration::from_secs(7);
+
 /// How it is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
@@ -60,6 +63,8 @@ pub struct Idp {
     pub rotation: Rotation,
     pub reach: Reach,
     pub life: Duration,
+    /// The codes that were issued: when, and whether they were used.
+    device_codes: HashMap<String, (Timestamp, bool)>,
     /// Every request, processed or not.
     pub attempts: Vec<Timestamp>,
     pub journal: Vec<Exchange>,
@@ -76,6 +81,7 @@ impl Idp {
             rotation,
             reach: Reach::Up,
             life: Duration::from_hours(1),
+            device_codes: HashMap::new(),
             attempts: Vec::new(),
             journal: Vec::new(),
             refresh_tokens: HashMap::new(),
@@ -117,6 +123,32 @@ impl Idp {
         false
     }
 
+    /// Issues a device code. A user enters it after a while.
+    pub fn authorize_device(&mut self, now: Timestamp) -> (u16, Value) {
+        let code = format!("dc-{}", self.device_codes.len() + 1);
+        self.device_codes.insert(code.clone(), (now, false));
+        let user_code = format!("USER-{}", self.device_codes.len());
+        let uri = "https://idp.example/device";
+        let body =
+            json!({"device_code": code, "user_code": user_code, "verification_uri": uri, "expires_in": 900});
+        (200, body)
+    }
+
+    /// Processes one poll: a code is good for one token.
+    fn poll(
+        &mut self,
+        form: &HashMap<String, String>,
+        now: Timestamp,
+    ) -> Result<Option<String>, &'static str> {
+        let code = form.get("device_code").and_then(|code| self.device_codes.get_mut(code));
+        let (issued, used) = code.filter(|(_, used)| !used).ok_or("bad_verification_code")?;
+        if now.duration_since(*issued) < USER_TAKES {
+            return Err("authorization_pending");
+        }
+        *used = true;
+        Ok(Some(self.sign_in()))
+    }
+
     /// Processes one request.
     pub fn redeem(&mut self, form: &HashMap<String, String>, now: Timestamp) -> (u16, Value) {
         let sent = form.get("refresh_token").cloned();
@@ -126,6 +158,10 @@ impl Idp {
             {
                 Some(None)
             }
+            Some(grant) if grant.ends_with("device_code") => match self.poll(form, now) {
+                Ok(token) => Some(token),
+                Err(error) => return (400, json!({"error": error})),
+            },
             Some("refresh_token") => sent.as_deref().and_then(|token| self.rotate(token)).map(Some),
             _ => None,
         };

@@ -33,6 +33,7 @@ const TARGET_DELETED: Step = Step { change: delete_target, lasts: Duration::from
 const OTHER_KEYS: Step = Step { change: ask_for_other_keys, lasts: Duration::from_secs(10) };
 const OTHER_TARGET: Step = Step { change: ask_for_another_target, lasts: Duration::from_secs(10) };
 const OTHER_SCOPES: Step = Step { change: ask_for_other_scopes, lasts: Duration::from_secs(10) };
+const LOGIN: Step = Step { change: put_login, lasts: Duration::from_secs(10) };
 const DELETED: Step = Step { change: delete_graphtoken, lasts: Duration::from_secs(10) };
 const CREATED_AGAIN: Step = Step { change: create_delegated, lasts: Duration::from_secs(10) };
 
@@ -145,6 +146,49 @@ pub const REFRESH_TOKEN_OTHER_SCOPES: Scenario = Scenario {
         "PATCH graphtokens/status mail",
     ],
 };
+
+pub const REFRESH_TOKEN_LOGIN: Scenario = Scenario {
+    begin: delegated,
+    steps: &[QUIET, LOGIN],
+    calls: &[
+        "GET secrets mail-graphtoken-login",
+        "GET secrets mail-graphtoken-credential",
+        "GET secrets mail-graphtoken-login",
+        "PATCH secrets mail-graphtoken-credential (pending)",
+        "POST token refresh_token",
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "POST events LoginAdopted",
+        "PATCH secrets mail (publish)",
+        "DELETE secrets mail-graphtoken-login",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+/// From nothing to the first token: the user enters the code between two polls.
+pub const DEVICE_CODE_FIRST_ISSUE: Scenario = Scenario {
+    begin: by_code,
+    steps: &[],
+    calls: &[
+        "GET secrets mail-graphtoken-credential",
+        "POST device",
+        "POST secrets mail-graphtoken-credential (device)",
+        "POST events DeviceCodeIssued",
+        "POST events AuthorizationRequired",
+        "PATCH graphtokens/status mail",
+        "GET secrets mail-graphtoken-credential",
+        POLL,
+        "GET secrets mail-graphtoken-credential",
+        POLL,
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "POST events SignedIn",
+        "POST secrets mail (publish)",
+        "POST events Refreshed",
+        "POST events TokenValid",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const POLL: &str = "POST token urn:ietf:params:oauth:grant-type:device_code";
 
 pub const CLIENT_CREDENTIALS_FIRST_ISSUE: Scenario = Scenario {
     begin: app_only,
@@ -290,6 +334,19 @@ fn put_service_account(state: &mut State) -> Value {
     json!({"workloadIdentity": {"serviceAccountName": "etl"}})
 }
 
+/// A `GraphToken` that nobody has signed in to yet.
+fn by_code(state: &mut State) {
+    let device = state.token_url.replace("/token", "/device");
+    create(
+        state,
+        &json!({
+            "grant": {"deviceCode": {}},
+            "scopes": ["Mail.Read"],
+            "endpoints": {"token": state.token_url, "deviceAuthorization": device},
+        }),
+    );
+}
+
 pub fn app_only(state: &mut State) {
     let secret = json!({"metadata": {}, "type": "Opaque", "data": {"secret": STANDARD.encode("s3cret")}});
     state.objects.create(Kind::Secret, "client", secret, "kubectl").expect("it is new");
@@ -309,6 +366,12 @@ fn create(state: &mut State, more: &Value) {
     let object =
         json!({"apiVersion": "graphtoken.io/v1alpha1", "kind": "GraphToken", "metadata": {}, "spec": spec});
     state.objects.create(Kind::GraphToken, "mail", object, "kubectl").expect("it is new");
+}
+
+fn put_login(state: &mut State) {
+    let login = state.idp.sign_in();
+    let secret = json!({"metadata": {}, "type": "Opaque", "data": {"refresh_token": STANDARD.encode(login)}});
+    state.objects.create(Kind::Secret, "mail-graphtoken-login", secret, "kubectl").expect("it is new");
 }
 
 fn put_new_seed(state: &mut State) {

@@ -150,12 +150,14 @@ impl State {
             && is(ConditionType::Refreshed)
             && credential.is_none_or(|c| c["data"]["pending.json"].is_null())
             && self.object(Kind::Secret, &self.target_name()).is_some();
-        current && (serves || is(ConditionType::Stalled))
+        // A user who is at it is not what the world waits for.
+        current && (serves || (is(ConditionType::Stalled) && status.device_code.is_none()))
     }
 
-    /// Whether anybody was ever told to sign in again.
+    /// Whether anybody was ever told to sign in, without a code to do it with.
     pub fn alarmed(&self) -> bool {
-        let reasons = self.statuses.iter().flat_map(|(_, status)| status.conditions.iter().map(|c| c.reason));
+        let without = self.statuses.iter().filter(|(_, status)| status.device_code.is_none());
+        let reasons = without.flat_map(|(_, status)| status.conditions.iter().map(|c| c.reason));
         reasons.into_iter().any(|reason| reason == Reason::AuthorizationRequired)
     }
 
