@@ -21,6 +21,9 @@ mod lost_owners;
 mod lost_rights;
 mod lost_secrets;
 mod mistakes;
+#[path = "../pki/mod.rs"]
+mod pki;
+mod proofs;
 mod schedule;
 mod secrets;
 mod seeds;

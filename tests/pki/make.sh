@@ -14,6 +14,10 @@ new_certs_dir = $work
 rand_serial = yes
 default_md = sha256
 policy = any
+x509_extensions = client
+[client]
+basicConstraints = critical,CA:FALSE
+extendedKeyUsage = clientAuth
 [any]
 commonName = supplied
 CONF

@@ -55,6 +55,11 @@ impl Oidc {
         }
     }
 
+    /// The client that proves itself by `tests/pki`'s certificate.
+    pub fn by_certificate(&self) -> Issuer {
+        Issuer { client_id: "certificate-client".to_owned(), ..self.issuer() }
+    }
+
     /// Who signs in.
     pub fn account(&self) -> &str {
         self.info["account"].as_str().unwrap()
@@ -69,7 +74,16 @@ impl Oidc {
 impl Control {
     /// Signs the account in for these scopes, and returns the refresh token.
     pub async fn mint(&self, scopes: &[&str]) -> String {
-        let answer = self.post("/refresh-tokens", &json!({"scopes": scopes})).await;
+        self.minted(&json!({"scopes": scopes})).await
+    }
+
+    /// The same for a client that is not the public one.
+    pub async fn mint_for(&self, client: &Issuer, scopes: &[&str]) -> String {
+        self.minted(&json!({"scopes": scopes, "client_id": client.client_id})).await
+    }
+
+    async fn minted(&self, body: &Value) -> String {
+        let answer = self.post("/refresh-tokens", body).await;
         let token = answer["refresh_token"].as_str().unwrap().to_owned();
         assert_eq!(answer["sha256"], digest(&token));
         token

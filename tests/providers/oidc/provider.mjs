@@ -1,6 +1,7 @@
-// The provider's configuration: three clients, one tenant in the path, rotation with replay detection.
+// The provider's configuration: four clients, one tenant in the path, rotation with replay detection.
 
-import { createHash, generateKeyPairSync } from 'node:crypto';
+import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 
 import { Provider } from 'oidc-provider';
 
@@ -10,7 +11,11 @@ export const CLIENTS = {
   public: { id: 'public-client' },
   confidential: { id: 'confidential-client', secret: 'confidential-client-secret' },
   app: { id: 'app-client', secret: 'app-client-secret' },
+  certificate: { id: 'certificate-client' },
 };
+
+// What the certificate client signs its assertions with.
+export const CLIENT_KEY = readFileSync(new URL('../../pki/client.key', import.meta.url));
 
 const GRAPH = 'https://graph.microsoft.com/';
 const SHORT_SCOPES = ['.default', 'Mail.Read', 'Mail.ReadWrite', 'Mail.Send', 'User.Read', 'Files.Read', 'Files.ReadWrite'];
@@ -46,6 +51,12 @@ export function createProvider({ issuer, tenant, accessTokenTtl }) {
         grant_types: ['client_credentials'],
         response_types: [],
         redirect_uris: [],
+      },
+      {
+        ...user(CLIENTS.certificate, 'private_key_jwt'),
+        token_endpoint_auth_signing_alg: 'PS256',
+        grant_types: ['authorization_code', 'refresh_token', 'client_credentials'],
+        jwks: { keys: [{ ...createPublicKey(CLIENT_KEY).export({ format: 'jwk' }), use: 'sig', alg: 'PS256' }] },
       },
     ],
     cookies: { keys: ['no browser comes here'] },
@@ -85,6 +96,7 @@ function entry(ctx) {
     status: ctx.status,
     error: answer.error ?? null,
     error_description: answer.error_description ?? null,
+    assertion_sha256: digest(form.client_assertion),
     received_sha256: digest(form.refresh_token),
     issued_sha256: digest(answer.refresh_token),
     access_sha256: digest(answer.access_token),

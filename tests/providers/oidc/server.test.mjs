@@ -2,6 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { constants, randomUUID, sign } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -9,7 +10,7 @@ import path from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, before, describe, mock, test } from 'node:test';
 
-import { CLIENTS, sha256 } from './provider.mjs';
+import { CLIENTS, CLIENT_KEY, sha256 } from './provider.mjs';
 import { start } from './start.mjs';
 
 const SCOPE = 'openid offline_access Mail.Read User.Read';
@@ -103,7 +104,37 @@ describe('the token response', () => {
   });
 });
 
+function assertion(claims = {}) {
+  const now = Math.floor(Date.now() / 1000);
+  const { id } = CLIENTS.certificate;
+  const parts = [
+    { alg: 'PS256', typ: 'JWT' },
+    { aud: server.info.token_endpoint, iss: id, sub: id, jti: randomUUID(), nbf: now, iat: now, exp: now + 600, ...claims },
+  ];
+  const signed = parts.map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.');
+  const padding = { padding: constants.RSA_PKCS1_PSS_PADDING, saltLength: constants.RSA_PSS_SALTLEN_DIGEST };
+  return `${signed}.${sign('sha256', signed, { key: CLIENT_KEY, ...padding }).toString('base64url')}`;
+}
+
 describe('clients', () => {
+  test('an assertion proves a client once, and at this endpoint only', async () => {
+    const prove = (proof) => token({
+      grant_type: 'client_credentials',
+      client_id: CLIENTS.certificate.id,
+      scope: '.default',
+      client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
+      client_assertion: proof,
+    });
+    const proof = assertion();
+    assert.equal((await prove(proof)).status, 200);
+    for (const refused of [proof, assertion({ aud: 'https://elsewhere.example/token' }), assertion({ exp: 1 })]) {
+      const answer = await prove(refused);
+      assert.deepEqual([answer.status, answer.error], [401, 'invalid_client']);
+    }
+    const { requests } = await control('GET', '/journal');
+    assert.equal(requests.filter((request) => request.assertion_sha256 === sha256(proof)).length, 2);
+  });
+
   test('a confidential client must present its secret', async () => {
     const { id, secret } = CLIENTS.confidential;
     const first = await mint({ client_id: id });
