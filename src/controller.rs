@@ -21,13 +21,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::GraphToken;
 use crate::api::names::{ANNOTATION_REQUESTED_AT, CREDENTIAL_SUFFIX, GROUP, credential_name};
+use crate::clients::{ClientCache, Feed};
 use crate::context::Context;
+use crate::desired::shared_client;
 use crate::kubeclient::Clients;
 use crate::metrics::{ConditionSample, Metrics, ObjectSample};
 use crate::reconcile::{reconcile, refuse};
 use crate::retention::{is_credential, retain};
 use crate::state::{Key, SecretCache, SecretStore};
 use crate::store::StoreError;
+
+mod shared;
 
 /// A `GraphToken` as it is watched: one that does not decode must not blind us to the others.
 pub type Guarded = DeserializeGuard<GraphToken>;
@@ -59,22 +63,31 @@ impl Backoff for WatchBackoff {
 
 /// The caches of a term of leadership.
 #[derive(Clone, Default)]
-pub struct Caches(Arc<Mutex<Vec<GraphTokenStore>>>);
+pub struct Caches(Arc<Mutex<Stores>>);
+
+type Stores = (Vec<GraphTokenStore>, Option<Arc<ClientCache>>);
 
 impl Caches {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<GraphTokenStore>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Stores> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What `/metrics` shows of each `GraphToken`.
     pub fn samples(&self) -> Vec<ObjectSample> {
-        let stores = self.lock().clone();
-        stores.iter().flat_map(Store::state).filter_map(|g| g.0.as_ref().ok().map(sample)).collect()
+        let (stores, clients) = self.lock().clone();
+        let clients = clients.as_deref();
+        let graphtokens = stores.iter().flat_map(Store::state);
+        graphtokens.filter_map(|g| g.0.as_ref().ok().map(|g| sample(g, clients))).collect()
     }
 }
 
-fn sample(object: &GraphToken) -> ObjectSample {
+fn sample(object: &GraphToken, clients: Option<&ClientCache>) -> ObjectSample {
     let status = object.status.clone().unwrap_or_default();
+    let stated = || {
+        (object.spec.tenant.clone().unwrap_or_default(), object.spec.client_id.clone().unwrap_or_default())
+    };
+    let shared = shared_client(&object.spec).and_then(|name| clients?.tenant_and_client(name));
+    let (tenant, client_id) = shared.unwrap_or_else(stated);
     let conditions: Vec<ConditionSample> = status
         .conditions
         .iter()
@@ -93,8 +106,8 @@ fn sample(object: &GraphToken) -> ObjectSample {
         refresh_token_expires_at: status.refresh_token_expires_at.map(crate::api::Time::epoch),
         consecutive_failures: status.consecutive_failures.into(),
         conditions,
-        tenant: object.spec.tenant.clone().unwrap_or_default(),
-        client_id: object.spec.client_id.clone().unwrap_or_default(),
+        tenant,
+        client_id,
         grant: if object.spec.grant.client_credentials.is_some() {
             "clientCredentials"
         } else if object.spec.grant.device_code.is_some() {
@@ -113,12 +126,37 @@ struct Scope {
     graphtoken_writer: reflector::store::Writer<Guarded>,
     secrets: SecretStore,
     secret_writer: reflector::store::Writer<PartialObjectMeta<Secret>>,
+    woken: mpsc::UnboundedReceiver<ObjectRef<Guarded>>,
+}
+
+type Waker = mpsc::UnboundedSender<ObjectRef<Guarded>>;
+
+/// Wakes a `GraphToken` in whichever scope it is.
+#[derive(Clone, Default)]
+struct Everyone(Arc<Mutex<BTreeMap<Option<String>, Waker>>>);
+
+impl Everyone {
+    fn scope(&self, namespace: Option<String>) -> mpsc::UnboundedReceiver<ObjectRef<Guarded>> {
+        let (waker, woken) = mpsc::unbounded();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace, waker);
+        woken
+    }
+
+    fn wake(&self, graphtokens: impl IntoIterator<Item = Key>) {
+        let wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for Key { namespace, name } in graphtokens {
+            let waker = wakers.get(&None).or_else(|| wakers.get(&Some(namespace.clone())));
+            if let Some(waker) = waker {
+                let _ = waker.unbounded_send(ObjectRef::new(&name).within(&namespace));
+            }
+        }
+    }
 }
 
 /// Where the watch of Secrets sends what it saw.
 #[derive(Clone)]
 struct Wakes {
-    one: mpsc::UnboundedSender<ObjectRef<Guarded>>,
+    everyone: Everyone,
     all: mpsc::UnboundedSender<()>,
     credentials: mpsc::UnboundedSender<ObjectRef<PartialObjectMeta<Secret>>>,
     secrets_known: Arc<watch::Sender<bool>>,
@@ -133,6 +171,8 @@ pub struct Term {
     pub namespaces: Vec<String>,
     /// Reconciles at once.
     pub concurrency: u16,
+    /// Where the Secrets of `ClusterGraphClient`s are.
+    pub client_namespace: Option<String>,
     /// Counters.
     pub metrics: Metrics,
     /// Where `/metrics` finds the caches.
@@ -148,41 +188,54 @@ pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
     } else {
         term.namespaces.iter().cloned().map(Some).collect()
     };
-    let scopes: Vec<Scope> = namespaces.into_iter().map(|ns| Scope::new(term.clients.clone(), ns)).collect();
-    let stores: BTreeMap<Option<String>, SecretStore> =
+    let everyone = Everyone::default();
+    let scopes: Vec<Scope> =
+        namespaces.into_iter().map(|ns| Scope::new(term.clients.clone(), ns, &everyone)).collect();
+    let mut stores: BTreeMap<Option<String>, SecretStore> =
         scopes.iter().map(|scope| (scope.namespace.clone(), scope.secrets.clone())).collect();
+    let client_secrets = shared::ClientSecrets::beside(&mut stores, term.client_namespace.as_deref());
     let ctx = Arc::new(context(SecretCache::new(stores)));
-    *term.caches.lock() = scopes.iter().map(|scope| scope.graphtokens.clone()).collect();
+    *term.caches.lock() =
+        (scopes.iter().map(|scope| scope.graphtokens.clone()).collect(), Some(Arc::clone(&ctx.clients)));
+    let shared =
+        tokio::spawn(shared::watch(term.clients.clone(), Arc::clone(&ctx), everyone.clone(), client_secrets));
     // Shared by the scopes, so that many namespaces do not mean many reconciles at once.
     let slots = Arc::new(Semaphore::new(usize::from(term.concurrency)));
-    let running = scopes.into_iter().map(|scope| scope.run(&ctx, &term, Arc::clone(&slots)));
+    let running =
+        scopes.into_iter().map(|scope| scope.run(&ctx, &term, Arc::clone(&slots), everyone.clone()));
     futures::future::join_all(running).await;
+    shared.abort();
     ctx.exchanger.tasks.close();
     if !ctx.exchanger.tasks.is_empty() {
         tracing::info!(exchanges = ctx.exchanger.tasks.len(), "waiting for exchanges in flight");
     }
     ctx.exchanger.tasks.wait().await;
-    term.caches.lock().clear();
+    *term.caches.lock() = (Vec::new(), None);
 }
 
 impl Scope {
-    fn new(clients: Clients, namespace: Option<String>) -> Self {
+    fn new(clients: Clients, namespace: Option<String>, everyone: &Everyone) -> Self {
         let (graphtokens, graphtoken_writer) = reflector::store();
         let (secrets, secret_writer) = reflector::store();
-        Self { clients, namespace, graphtokens, graphtoken_writer, secrets, secret_writer }
+        let woken = everyone.scope(namespace.clone());
+        Self { clients, namespace, graphtokens, graphtoken_writer, secrets, secret_writer, woken }
     }
 
-    async fn run(self, ctx: &Arc<Context>, term: &Term, slots: Arc<Semaphore>) {
-        let (one, woken) = mpsc::unbounded();
+    async fn run(self, ctx: &Arc<Context>, term: &Term, slots: Arc<Semaphore>, everyone: Everyone) {
         let (all, all_woken) = mpsc::unbounded();
         let (credentials, credentials_woken) = mpsc::unbounded();
         let (known, secrets_known) = watch::channel(false);
         let graphtokens_known = Arc::new(watch::Sender::new(false));
-        let wakes = Wakes { one, all, credentials, secrets_known: Arc::new(known), graphtokens_known };
+        let wakes = Wakes { everyone, all, credentials, secrets_known: Arc::new(known), graphtokens_known };
         let graphtoken_api = api(&self.clients.watches, self.namespace.as_deref());
         let secret_api: Api<PartialObjectMeta<Secret>> =
             api(&self.clients.watches, self.namespace.as_deref());
 
+        // As long as all namespaces or this one are watched, its Secrets need no watch of their own.
+        let holds_client_secrets = term
+            .client_namespace
+            .as_ref()
+            .is_some_and(|of| self.namespace.as_ref().is_none_or(|own| own == of));
         let seen = graphtoken_events(
             graphtoken_api,
             self.graphtoken_writer,
@@ -190,15 +243,21 @@ impl Scope {
             wakes.clone(),
             self.secrets.clone(),
         );
-        let secrets =
-            watch_secrets(secret_api, self.secret_writer, Arc::clone(ctx), wakes, self.graphtokens.clone());
+        let secrets = watch_secrets(
+            secret_api,
+            self.secret_writer,
+            Arc::clone(ctx),
+            wakes,
+            self.graphtokens.clone(),
+            holds_client_secrets,
+        );
         let config = controller::Config::default().concurrency(term.concurrency);
         let began = Arc::new(AtomicBool::new(false));
         let worker =
             Worker { slots, metrics: term.metrics.clone(), secrets_known, began: Arc::clone(&began) };
         let work = Controller::for_stream(seen, self.graphtokens)
             .with_config(config.clone())
-            .reconcile_on(woken)
+            .reconcile_on(self.woken)
             .reconcile_all_on(all_woken)
             .graceful_shutdown_on(term.stop.clone().cancelled_owned())
             .run(move |object, ctx| worker.clone().work(object, ctx), on_error, Arc::clone(ctx))
@@ -291,6 +350,7 @@ fn fingerprint(value: &impl std::hash::Hash) -> u64 {
 fn forget(ctx: &Context, wakes: &Wakes, meta: &ObjectMeta) {
     let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
     ctx.state.forget(&Key::new(namespace, name));
+    ctx.clients.forget(&Key::new(namespace, name));
     let credential = ObjectRef::new(&credential_name(name)).within(namespace);
     let _ = wakes.credentials.unbounded_send(credential);
 }
@@ -302,6 +362,7 @@ async fn watch_secrets(
     ctx: Arc<Context>,
     wakes: Wakes,
     graphtokens: GraphTokenStore,
+    holds_client_secrets: bool,
 ) {
     let secrets = writer.as_reader();
     let events = watcher(api, watcher::Config::default())
@@ -326,9 +387,17 @@ async fn watch_secrets(
                     wakes.secrets_known.send_replace(true);
                     wake_orphans(&wakes, &secrets, &graphtokens);
                     let _ = wakes.all.unbounded_send(());
+                    if holds_client_secrets {
+                        wakes.everyone.wake(ctx.clients.secrets_known());
+                    }
                 }
                 Ok(Event::Init | Event::InitApply(_)) => {}
-                Err(error) => log_watch("secrets", error),
+                Err(error) => {
+                    log_watch("secrets", error);
+                    if holds_client_secrets {
+                        wakes.everyone.wake(ctx.clients.failed(Feed::Secrets, &broken(error)));
+                    }
+                }
             }
             std::future::ready(())
         })
@@ -348,8 +417,9 @@ fn secret_changed(
         if is_there && ctx.state.is_own_write(&Key::new(namespace, &graphtoken), version) {
             continue;
         }
-        let _ = wakes.one.unbounded_send(ObjectRef::new(&graphtoken).within(namespace));
+        wakes.everyone.wake([Key::new(namespace, &graphtoken)]);
     }
+    shared::secret_changed(ctx, &wakes.everyone, namespace, name);
     if is_there && is_credential(meta) && is_orphan(meta, graphtokens) {
         let _ = wakes.credentials.unbounded_send(ObjectRef::new(name).within(namespace));
     }
@@ -374,15 +444,18 @@ fn is_orphan(credential: &ObjectMeta, graphtokens: &GraphTokenStore) -> bool {
 }
 
 fn log_watch(what: &str, error: &watcher::Error) {
+    tracing::warn!(what, why = broken(error), "a watch broke off; it is taken up again");
+}
+
+fn broken(error: &watcher::Error) -> String {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    let why = match error {
+    match error {
         InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
             crate::kubeclient::describe(error)
         }
         WatchError(status) => format!("the API server answered {} {}", status.code, status.reason),
         NoResourceVersion => "an answer without a resourceVersion".to_owned(),
-    };
-    tracing::warn!(what, why, "a watch broke off; it is taken up again");
+    }
 }
 
 #[derive(Clone)]

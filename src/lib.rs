@@ -26,6 +26,8 @@ pub mod admin;
 #[cfg(feature = "operator")]
 pub mod args;
 #[cfg(feature = "operator")]
+pub mod clients;
+#[cfg(feature = "operator")]
 pub mod clock;
 #[cfg(feature = "operator")]
 pub mod context;

@@ -31,9 +31,10 @@ pub fn sketch(
         ctx.state.refer(&Key::new(namespace, &name), &identity.name);
     }
     let seed = seed_ref(desired).and_then(|seed| ctx.secrets.get(namespace, &seed.name));
-    let proof = proof_ref(desired).and_then(|proof| ctx.secrets.get(namespace, &proof.name));
+    let proof =
+        proof_ref(desired).and_then(|proof| ctx.secrets.get(proof_namespace(desired, identity), &proof.name));
     let version = |meta: &Option<Meta>| meta.as_ref().map(|m| (m.uid.clone(), m.resource_version.clone()));
-    let versions = [version(&seed), version(&proof)];
+    let versions = [version(&seed), version(&proof), desired.client.stated_by.clone()];
     let versions =
         versions.each_ref().map(|v| v.as_ref().map(|(uid, version)| (uid.as_str(), version.as_str())));
     let status = status(object, memory);
@@ -94,14 +95,20 @@ fn proof_ref(desired: &Desired) -> Option<&SecretKeyRef> {
     }
 }
 
-/// The Secrets whose change concerns a `GraphToken`.
+/// Where the Secret of the client's proof is.
+pub fn proof_namespace<'a>(desired: &'a Desired, identity: &'a Identity) -> &'a str {
+    desired.client.secrets_namespace.as_ref().unwrap_or(&identity.namespace)
+}
+
+/// The Secrets of its namespace whose change concerns a `GraphToken`.
 fn referenced(identity: &Identity, desired: &Desired) -> Vec<String> {
-    let refs = [seed_ref(desired), proof_ref(desired)].into_iter().flatten().map(|r| r.name.clone());
+    let proof = proof_ref(desired).filter(|_| desired.client.secrets_namespace.is_none());
+    let refs = [seed_ref(desired), proof].into_iter().flatten().map(|r| r.name.clone());
     refs.chain([desired.target.secret_name.clone(), credential_name(&identity.name)]).collect()
 }
 
 /// The newest status known: the cached one, or what this process wrote or would have written after it.
-fn status(object: &GraphToken, memory: &mut Memory) -> GraphTokenStatus {
+pub fn status(object: &GraphToken, memory: &mut Memory) -> GraphTokenStatus {
     let cached_version = object.metadata.resource_version.as_deref().unwrap_or_default();
     match &memory.status {
         Some((None, status)) => return status.clone(),
@@ -291,8 +298,12 @@ async fn proof_state(
     identity: &Identity,
 ) -> Result<ProofState, StoreError> {
     let Some(proof) = proof_ref(desired) else { return Ok(ProofState::Usable) };
-    let found = client_secret(ctx, proof, &identity.namespace).await?;
-    Ok(found.map_or_else(ProofState::Unusable, |_| ProofState::Usable))
+    let found = client_secret(ctx, proof, proof_namespace(desired, identity)).await?;
+    let unusable = |message| match &desired.client.secrets_namespace {
+        Some(namespace) => format!("the ClusterGraphClient's, in namespace {namespace}: {message}"),
+        None => message,
+    };
+    Ok(found.map_or_else(|message| ProofState::Unusable(unusable(message)), |_| ProofState::Usable))
 }
 
 /// The client secret, read once a version of its Secret.

@@ -5,15 +5,14 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use kube::api::ObjectMeta;
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 
 use crate::api::status::AccountStatus;
 use crate::api::{GraphToken, GraphTokenStatus, Reason};
 use crate::context::Context;
-use crate::desired::{ClientProof, Desired, Grant, SpecError};
+use crate::desired::{ClientProof, Desired, Grant};
 use crate::failure::Failure;
-use crate::observe::{client_secret, credential_store, fill, sketch};
+use crate::observe::{client_secret, credential_store, fill, proof_namespace, sketch};
 use crate::observed::{Credential, CredentialState, Identity, Observed, SeedState, TargetState, TargetView};
 use crate::plan::{Act, Exchange, Plan, Problem, Source, Why, plan, policy_warning};
 use crate::rotation::{InFlight, InHand, Job, Report};
@@ -22,6 +21,11 @@ use crate::status;
 use crate::store::StoreError;
 use crate::target::{self, Content, Material};
 
+mod undecided;
+
+pub use undecided::refuse;
+use undecided::undecided;
+
 /// Exchange, publish, and a second of each where the first look was stale: more is left to the next look.
 const MAX_STEPS: usize = 6;
 /// The next look where this one found no end.
@@ -29,9 +33,10 @@ const SOON: Duration = Duration::from_secs(1);
 /// A target that was changed or deleted is written again at once, and not again before this has passed: where another
 /// controller has other ideas of it, the two do not race. An app's target costs an exchange each time.
 const REPAIR_PAUSE: Duration = Duration::from_secs(5);
+/// A timer may fire early by its granularity.
+const TIMER: Duration = Duration::from_millis(5);
 /// How long a reconcile waits for an exchange beyond its deadline before it says that storing takes long.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
-
 /// The same once it has said so: it goes on hearing, and writes no status meanwhile.
 const TOLD_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -50,18 +55,6 @@ pub async fn reconcile(object: &GraphToken, ctx: &Context) -> Result<Action, Sto
     done
 }
 
-/// Tells the author of a `GraphToken` that does not decode, as after a CRD and an operator of different versions met.
-pub async fn refuse(invalid: &InvalidObject, ctx: &Context) -> Result<Action, StoreError> {
-    let identity = identity(&invalid.metadata);
-    let error = SpecError::Undecodable(invalid.error.clone());
-    let status = status::project_invalid(&identity, &GraphTokenStatus::default(), &error, ctx.now());
-    match status::write(&ctx.exchanger.client, &identity, &status).await {
-        // It was written: what comes back does not decode either.
-        Ok(_) | Err(StoreError::Unanswered(_)) => Ok(Action::await_change()),
-        Err(error) => Err(error),
-    }
-}
-
 fn identity(meta: &ObjectMeta) -> Identity {
     Identity {
         namespace: meta.namespace.clone().unwrap_or_default(),
@@ -77,14 +70,9 @@ async fn look(
     ctx: &Context,
     memory: &mut Memory,
 ) -> Result<Action, StoreError> {
-    let before = object.status.clone().unwrap_or_default();
-    let desired = match Desired::new(&identity.name, &object.spec, &ctx.guards, &|_| None) {
+    let desired = match ctx.clients.desired(identity, &object.spec, &ctx.guards) {
         Ok(desired) => Arc::new(desired),
-        Err(error) => {
-            let status = status::project_invalid(identity, &before, &error, ctx.now());
-            save(ctx, identity, memory, &before, status).await?;
-            return Ok(Action::await_change());
-        }
+        Err(unresolved) => return undecided(object, identity, ctx, memory, unresolved).await,
     };
     let sketched = sketch(ctx, identity, object, &desired, memory);
     let before = sketched.status.clone();
@@ -147,8 +135,8 @@ fn next_look(ctx: &Context, plan: &Plan) -> Action {
     match (&plan.act, plan.look_at, &plan.problem) {
         (Act::Wait, Some(at), _) => {
             let wait = at.duration_since(ctx.now());
-            // A timer may fire early by its granularity; a look before its time would be one for nothing.
-            Action::requeue(Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(5))
+            // A look before its time would be one for nothing.
+            Action::requeue(Duration::try_from(wait).unwrap_or_default() + TIMER)
         }
         (Act::Wait, None, Some(problem)) if problem.reason == Reason::StorageUnavailable => {
             Action::requeue(COMMIT_PATIENCE)
@@ -275,7 +263,9 @@ impl Look<'_> {
     async fn exchange(&mut self, exchange: Exchange, mut observed: Observed) -> Result<Observed, StoreError> {
         let identity = observed.identity.clone();
         let client_secret = match &self.desired.client.proof {
-            ClientProof::Secret(proof) => client_secret(self.ctx, proof, &identity.namespace).await?.ok(),
+            ClientProof::Secret(proof) => {
+                client_secret(self.ctx, proof, proof_namespace(&self.desired, &identity)).await?.ok()
+            }
             ClientProof::Public | ClientProof::Certificate(_) | ClientProof::WorkloadIdentity { .. } => None,
         };
         let tenant_id = match self.tenant_id(&observed).await {

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin};
 use crate::api::GraphToken;
 use crate::args::{Settings, lease_namespace};
+use crate::clients::ClientCache;
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::controller::{self, Caches, Term};
@@ -143,6 +144,7 @@ async fn serve_a_term(
         clients: clients.clone(),
         namespaces: settings.namespaces.clone(),
         concurrency: settings.concurrency,
+        client_namespace: settings.client_namespace.clone(),
         metrics: exchanger.metrics.clone(),
         caches: caches.clone(),
         stop: ends.clone(),
@@ -155,9 +157,13 @@ async fn serve_a_term(
         client_namespace: settings.client_namespace.clone(),
     };
     let secret_labels = settings.secret_labels.clone();
+    // Who limits the operator to namespaces has granted it nothing beyond them, unless a namespace of clients was named too.
+    let served = settings.namespaces.is_empty() || settings.client_namespace.is_some();
+    let clients = Arc::new(ClientCache::new(served));
     let work = controller::run(term, |secrets| Context {
         exchanger,
         secrets,
+        clients,
         state: State::default(),
         guards,
         secret_labels,

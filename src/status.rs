@@ -19,6 +19,9 @@ use crate::store::StoreError;
 /// A refresh token that is not used dies after this at Entra ("Refresh tokens in the Microsoft identity platform").
 const UNUSED_REFRESH_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
 
+/// What `Reconciling` says.
+const AT_WORK: &str = "the operator is at work; nobody need act";
+
 /// What a condition says, before it is compared with the one before.
 struct Says<'a> {
     type_: ConditionType,
@@ -98,6 +101,49 @@ pub fn project_invalid(
     status
 }
 
+/// The status of a `GraphToken` whose client is not known, and why, if that is known. Until its end, the token that is in
+/// the target serves on.
+pub fn project_unknown(
+    identity: &Identity,
+    status: &GraphTokenStatus,
+    why: Option<&str>,
+    now: Timestamp,
+) -> GraphTokenStatus {
+    let mut status = status.clone();
+    let same_spec = status.observed_generation == identity.generation;
+    let issued = [Reason::TokenValid, Reason::TokenExpired];
+    let ready = status.condition(ConditionType::Ready);
+    let ready = ready.filter(|c| same_spec && issued.contains(&c.reason)).cloned();
+    let lives = status.expires_at.is_some_and(|at| Timestamp::from(at) > now);
+    status.observed_generation = identity.generation;
+    status.next_refresh_time = None;
+    let says = |type_, status, reason, message| Says { type_, status, reason, message };
+    let waiting = why.unwrap_or("the operator has not seen the ClusterGraphClients yet");
+    let reason = if why.is_some() { Reason::StorageUnavailable } else { Reason::TokenPending };
+    let mut conditions = match &ready {
+        Some(ready) if lives => {
+            vec![says(ConditionType::Ready, ready.status, ready.reason, ready.message.as_str().into())]
+        }
+        Some(_) => {
+            let message = format!("the token has run out: {waiting}").into();
+            vec![says(ConditionType::Ready, ConditionStatus::False, Reason::TokenExpired, message)]
+        }
+        None => vec![says(ConditionType::Ready, ConditionStatus::False, reason, waiting.into())],
+    };
+    let refreshed = if why.is_some() { ConditionStatus::False } else { ConditionStatus::Unknown };
+    conditions.push(says(ConditionType::Refreshed, refreshed, reason, waiting.into()));
+    if conditions.iter().any(|c| c.type_ == ConditionType::Ready && c.status != ConditionStatus::True) {
+        conditions.push(says(
+            ConditionType::Reconciling,
+            ConditionStatus::True,
+            Reason::Progressing,
+            AT_WORK.into(),
+        ));
+    }
+    status.conditions = stamped(conditions, &status.conditions, identity.generation, now);
+    status
+}
+
 /// Notes a token that was got.
 pub fn with_token(mut status: GraphTokenStatus, token: &StoredToken) -> GraphTokenStatus {
     status.last_refresh_time = Some(token.facts.issued_at.into());
@@ -169,7 +215,7 @@ fn conditions(
             type_: ConditionType::Reconciling,
             status: ConditionStatus::True,
             reason: Reason::Progressing,
-            message: "the operator is at work; nobody need act".into(),
+            message: AT_WORK.into(),
         });
     }
     stamped(says, &observed.status.conditions, observed.identity.generation, now)

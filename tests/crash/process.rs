@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use graphtoken::api::duration;
+use graphtoken::clients::ClientCache;
 use graphtoken::clock::Clock;
 use graphtoken::context::Context;
 use graphtoken::desired::Guards;
@@ -114,6 +115,7 @@ impl Process {
         let ctx = Context {
             exchanger,
             secrets,
+            clients: Arc::new(ClientCache::new(false)),
             state: State::default(),
             guards: Guards {
                 allowed_endpoint_hosts: vec!["127.0.0.1".to_owned()],
