@@ -26,12 +26,15 @@ use crate::context::Context;
 use crate::desired::shared_client;
 use crate::kubeclient::Clients;
 use crate::metrics::{ConditionSample, Metrics, ObjectSample};
-use crate::reconcile::{reconcile, refuse};
 use crate::retention::{is_credential, retain};
 use crate::state::{Key, SecretCache, SecretStore};
-use crate::store::StoreError;
 
+mod everyone;
 mod shared;
+mod worker;
+
+use everyone::Everyone;
+use worker::{Worker, on_error};
 
 /// A `GraphToken` as it is watched: one that does not decode must not blind us to the others.
 pub type Guarded = DeserializeGuard<GraphToken>;
@@ -129,30 +132,6 @@ struct Scope {
     woken: mpsc::UnboundedReceiver<ObjectRef<Guarded>>,
 }
 
-type Waker = mpsc::UnboundedSender<ObjectRef<Guarded>>;
-
-/// Wakes a `GraphToken` in whichever scope it is.
-#[derive(Clone, Default)]
-struct Everyone(Arc<Mutex<BTreeMap<Option<String>, Waker>>>);
-
-impl Everyone {
-    fn scope(&self, namespace: Option<String>) -> mpsc::UnboundedReceiver<ObjectRef<Guarded>> {
-        let (waker, woken) = mpsc::unbounded();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(namespace, waker);
-        woken
-    }
-
-    fn wake(&self, graphtokens: impl IntoIterator<Item = Key>) {
-        let wakers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for Key { namespace, name } in graphtokens {
-            let waker = wakers.get(&None).or_else(|| wakers.get(&Some(namespace.clone())));
-            if let Some(waker) = waker {
-                let _ = waker.unbounded_send(ObjectRef::new(&name).within(&namespace));
-            }
-        }
-    }
-}
-
 /// Where the watch of Secrets sends what it saw.
 #[derive(Clone)]
 struct Wakes {
@@ -217,7 +196,7 @@ impl Scope {
     fn new(clients: Clients, namespace: Option<String>, everyone: &Everyone) -> Self {
         let (graphtokens, graphtoken_writer) = reflector::store();
         let (secrets, secret_writer) = reflector::store();
-        let woken = everyone.scope(namespace.clone());
+        let woken = everyone.join(namespace.clone());
         Self { clients, namespace, graphtokens, graphtoken_writer, secrets, secret_writer, woken }
     }
 
@@ -226,7 +205,13 @@ impl Scope {
         let (credentials, credentials_woken) = mpsc::unbounded();
         let (known, secrets_known) = watch::channel(false);
         let graphtokens_known = Arc::new(watch::Sender::new(false));
-        let wakes = Wakes { everyone, all, credentials, secrets_known: Arc::new(known), graphtokens_known };
+        let wakes = Wakes {
+            everyone: everyone.clone(),
+            all,
+            credentials,
+            secrets_known: Arc::new(known),
+            graphtokens_known,
+        };
         let graphtoken_api = api(&self.clients.watches, self.namespace.as_deref());
         let secret_api: Api<PartialObjectMeta<Secret>> =
             api(&self.clients.watches, self.namespace.as_deref());
@@ -242,6 +227,7 @@ impl Scope {
             Arc::clone(ctx),
             wakes.clone(),
             self.secrets.clone(),
+            self.namespace.clone(),
         );
         let secrets = watch_secrets(
             secret_api,
@@ -253,8 +239,13 @@ impl Scope {
         );
         let config = controller::Config::default().concurrency(term.concurrency);
         let began = Arc::new(AtomicBool::new(false));
-        let worker =
-            Worker { slots, metrics: term.metrics.clone(), secrets_known, began: Arc::clone(&began) };
+        let worker = Worker {
+            slots,
+            metrics: term.metrics.clone(),
+            secrets_known,
+            everyone,
+            began: Arc::clone(&began),
+        };
         let work = Controller::for_stream(seen, self.graphtokens)
             .with_config(config.clone())
             .reconcile_on(self.woken)
@@ -311,6 +302,7 @@ fn graphtoken_events(
     ctx: Arc<Context>,
     wakes: Wakes,
     secrets: SecretStore,
+    namespace: Option<String>,
 ) -> impl Stream<Item = Result<Guarded, watcher::Error>> + Send {
     let graphtokens = writer.as_reader();
     watcher(api, watcher::Config::default())
@@ -319,13 +311,18 @@ fn graphtoken_events(
         .reflect(writer)
         .inspect(move |event| match event {
             Ok(Event::Delete(object)) => forget(&ctx, &wakes, object.meta()),
+            Ok(Event::Apply(object) | Event::InitApply(object)) => note_failure(&ctx, object),
             // What was deleted while the watch was broken shows only now.
             Ok(Event::InitDone) => {
                 wakes.graphtokens_known.send_replace(true);
+                wakes.everyone.heard(&namespace);
                 wake_orphans(&wakes, &secrets, &graphtokens);
             }
-            Err(error) => log_watch("graphtokens", error),
-            _ => {}
+            Ok(Event::Init) => {}
+            Err(error) => {
+                wakes.everyone.heard(&namespace);
+                log_watch("graphtokens", error);
+            }
         })
         .applied_objects()
         .predicate_filter(
@@ -345,6 +342,14 @@ fn fingerprint(value: &impl std::hash::Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     value.hash(&mut hasher);
     hasher.finish()
+}
+
+/// What a provider said to one `GraphToken` holds for others, whichever process heard it.
+fn note_failure(ctx: &Context, object: &Guarded) {
+    let status = object.0.as_ref().ok().and_then(|graphtoken| graphtoken.status.as_ref());
+    if let Some(failure) = status.and_then(|status| status.last_failure.as_ref()) {
+        ctx.exchanger.throttle.note(failure, ctx.now());
+    }
 }
 
 fn forget(ctx: &Context, wakes: &Wakes, meta: &ObjectMeta) {
@@ -456,45 +461,4 @@ fn broken(error: &watcher::Error) -> String {
         WatchError(status) => format!("the API server answered {} {}", status.code, status.reason),
         NoResourceVersion => "an answer without a resourceVersion".to_owned(),
     }
-}
-
-#[derive(Clone)]
-struct Worker {
-    slots: Arc<Semaphore>,
-    metrics: Metrics,
-    /// Whether the cache of Secrets is filled. (The store's own `wait_until_ready` wakes only one of several tasks in kube 5.0.)
-    secrets_known: watch::Receiver<bool>,
-    /// Set with the first reconcile that has all it needs.
-    began: Arc<AtomicBool>,
-}
-
-impl Worker {
-    async fn work(mut self, object: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, StoreError> {
-        // Neither can fail: the semaphore is never closed, and the writer lives as long as the watch.
-        let _slot = self.slots.acquire().await;
-        let _ = self.secrets_known.wait_for(|known| *known).await;
-        self.began.store(true, Ordering::Release);
-        let began = tokio::time::Instant::now();
-        let done = match &object.0 {
-            Ok(graphtoken) => reconcile(graphtoken, &ctx).await,
-            Err(invalid) => refuse(invalid, &ctx).await,
-        };
-        self.metrics.reconciled(began.elapsed());
-        done
-    }
-}
-
-/// Only the API server's failures come here; they are in nobody's status, so they are logged.
-#[expect(clippy::needless_pass_by_value, reason = "kube's signature")]
-fn on_error(object: Arc<Guarded>, error: &StoreError, _: Arc<Context>) -> Action {
-    match error {
-        // Changed under our hands: the watch brings the news.
-        StoreError::Conflict | StoreError::Gone => {
-            tracing::debug!(%error, name = object.name_any(), "look again");
-        }
-        error => {
-            tracing::warn!(%error, namespace = object.namespace(), name = object.name_any(), "look failed");
-        }
-    }
-    Action::requeue(ERROR_PAUSE)
 }

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod render;
 pub mod seed;
 pub mod target_shape;
+pub mod throttle;
 
 #[cfg(feature = "operator")]
 pub mod admin;

@@ -59,6 +59,7 @@ pub fn sketch(
         in_hand: in_hand.map(|token| token.stored.facts.clone()),
         holder: ctx.exchanger.holder.clone(),
         pending_stood: false,
+        silence: ctx.exchanger.throttle.silence(&desired.client, ctx.now()),
         secret_labels: ctx.secret_labels.clone(),
         identity: identity.clone(),
         status,
@@ -77,6 +78,7 @@ pub async fn fill(
     observed.target = target_state(ctx, desired, &observed, memory).await?;
     observed.seed = seed_state(ctx, desired, &observed.identity, memory).await?;
     observed.proof = proof_state(ctx, desired, &observed.identity).await?;
+    observed.silence = ctx.exchanger.throttle.silence(&desired.client, ctx.now());
     memory.read_live = false;
     Ok(observed)
 }

@@ -14,15 +14,17 @@ use crate::desired::{ClientProof, Desired, Grant};
 use crate::failure::Failure;
 use crate::observe::{client_secret, credential_store, fill, proof_namespace, sketch};
 use crate::observed::{Credential, CredentialState, Identity, Observed, SeedState, TargetState, TargetView};
-use crate::plan::{Act, Exchange, Plan, Problem, Source, Why, plan, policy_warning};
+use crate::plan::{Act, Exchange, Plan, Source, Why, plan, policy_warning};
 use crate::rotation::{InFlight, InHand, Job, Report};
 use crate::state::{Key, Memory};
 use crate::status;
 use crate::store::StoreError;
 use crate::target::{self, Content, Material};
 
+mod trouble;
 mod undecided;
 
+use trouble::{OTHERS_COMMIT, not_stored_yet, storage_message, unreadable};
 pub use undecided::refuse;
 use undecided::undecided;
 
@@ -100,35 +102,6 @@ async fn retire_former_target(ctx: &Context, desired: &Desired, observed: &Obser
     let error = target::retire(&ctx.exchanger.client, observed, name, meta).await.err()?;
     tracing::info!(%error, secret = name, "the former target could not be deleted yet");
     Some(name.clone())
-}
-
-/// The plan where even reading failed.
-fn unreadable(error: &StoreError) -> Plan {
-    tracing::warn!(%error, "what the decision rests on could not be read");
-    let problem = Problem { reason: Reason::StorageUnavailable, message: storage_message(error) };
-    Plan { act: Act::Wait, look_at: None, next_exchange: None, problem: Some(problem) }
-}
-
-fn storage_message(error: &StoreError) -> String {
-    let then = if error.is_transient() {
-        "the operator tries again by itself"
-    } else {
-        "let whoever runs the cluster mend it; the operator tries again by itself"
-    };
-    format!("a Secret could not be read or written: {error}; {then}")
-}
-
-/// What an earlier `GraphToken` of the name left behind, while it cannot be stored.
-const OTHERS_COMMIT: &str = "the sign-in that an earlier GraphToken of this name used is being renewed, and the new one could \
-    not be stored yet: it is kept in memory and tried again; let whoever runs the cluster see why Secrets cannot be written";
-
-/// An exchange takes long: why, if that is known.
-fn not_stored_yet(trouble: Option<&StoreError>) -> String {
-    let why = trouble
-        .map_or("let whoever runs the cluster see why Secrets cannot be written".to_owned(), storage_message);
-    format!(
-        "a new token was got, or is about to be, and could not be stored yet: it is kept in memory and tried again; {why}"
-    )
 }
 
 fn next_look(ctx: &Context, plan: &Plan) -> Action {
@@ -290,6 +263,11 @@ impl Look<'_> {
             }
         };
         let turn = self.ctx.exchanger.provider.admit(&self.desired.client).await;
+        observed.silence = self.ctx.exchanger.throttle.silence(&self.desired.client, self.ctx.now());
+        if observed.silence.is_some_and(|silence| silence.until > self.ctx.now()) {
+            // It was asked for while this one waited for its turn: decide again.
+            return Ok(observed);
+        }
         let in_flight = self.ctx.exchanger.begin(Job {
             request,
             turn,
@@ -405,8 +383,12 @@ impl Look<'_> {
                     error = failure.error, codes = ?failure.codes, correlation_id = failure.correlation_id,
                     "exchange failed"
                 );
+                let (client, now) = (&self.desired.client, self.ctx.now());
                 observed.status =
-                    status::with_failure(observed.status, failure, &observed.inputs, self.ctx.now());
+                    status::with_refusal(observed.status, failure, client, &observed.inputs, now);
+                if let Some(failure) = &observed.status.last_failure {
+                    self.ctx.exchanger.throttle.note(failure, now);
+                }
                 self.again(observed).await
             }
             Report::SeedRejected(failure) => {

@@ -27,6 +27,7 @@ use crate::observed::{Credential, Pending, StoredToken, TokenFacts, Tokens};
 use crate::plan::{Exchange, Source};
 use crate::seed;
 use crate::store::StoreError;
+use crate::throttle::{self, Silence, Throttle};
 
 mod in_use;
 mod turn;
@@ -62,6 +63,8 @@ pub struct Exchanger {
     pub tasks: TaskTracker,
     /// The credentials of which an exchange is under way.
     pub in_use: InUse,
+    /// The clients that a provider asked for silence.
+    pub throttle: Throttle,
 }
 
 /// An exchange to be made; it owns all it needs, for it may outlive the reconcile that began it.
@@ -260,12 +263,14 @@ impl Exchanger {
     /// in between sends nothing.
     async fn send(&self, job: &Job, request: &TokenRequest, seen_at: Instant) -> Result<Sent, Cut> {
         let deadline = self.deadline();
-        if seen_at.elapsed() > FRESH || !self.lease.outlives(deadline) {
+        let client = &job.desired.client;
+        let silenced = self.throttle.silenced(client, self.clock.now());
+        if silenced || seen_at.elapsed() > FRESH || !self.lease.outlives(deadline) {
             return Err(Cut::Stale);
         }
         let attempt = uuid::Uuid::new_v4().to_string();
         let (at, began) = (self.clock.now(), Instant::now());
-        let received = self.provider.post(&job.desired.client.token_url, request, &attempt, deadline).await;
+        let received = self.provider.post(&client.token_url, request, &attempt, deadline).await;
         let kind = job.desired.grant.kind();
         let outcome = match received {
             Err(no_answer) => Outcome::Refused(no_answer.into()),
@@ -276,6 +281,11 @@ impl Exchanger {
             }
         };
         let outcome = outcome.masked(request);
+        if let Outcome::Refused(Failure { retry_after: Some(pause), .. }) = &outcome {
+            // The others hear of it before the status does.
+            let now = self.clock.now();
+            self.throttle.ask(&throttle::key(client), Silence::new(now, *pause), now);
+        }
         self.metrics.token_request(kind.as_str(), label(&outcome), began.elapsed());
         Ok(Sent { attempt, at, outcome })
     }

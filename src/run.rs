@@ -27,6 +27,7 @@ use crate::leader::{self, Candidate, Lease, campaign};
 use crate::metrics::Metrics;
 use crate::rotation::{Exchanger, InUse};
 use crate::state::State;
+use crate::throttle::Throttle;
 
 /// Between two tries to reach the API server at the start.
 const START_PAUSE: Duration = Duration::from_secs(2);
@@ -87,6 +88,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let served = serve(&settings, &metrics, &lease, &caches, &reached).await?;
 
     reach(&clients, &settings, &reached, &stop).await;
+    let throttle = Throttle::default();
     let mut terms = lease.clone();
     while !stop.is_cancelled() {
         if !terms.leading() {
@@ -106,6 +108,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             holder: identity.clone(),
             tasks: TaskTracker::new(),
             in_use: InUse::default(),
+            throttle: throttle.clone(),
         };
         serve_a_term(&settings, &clients, exchanger, &caches, &stop).await;
     }

@@ -10,11 +10,12 @@ use serde_json::json;
 use crate::api::names::MANAGER;
 use crate::api::status::{AccountStatus, LastFailure, TargetVersion};
 use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason, Time};
-use crate::desired::{Desired, SpecError};
+use crate::desired::{Client, Desired, SpecError};
 use crate::failure::Failure;
 use crate::observed::{Identity, Observed, StoredToken};
 use crate::plan::{Plan, Problem};
 use crate::store::StoreError;
+use crate::throttle;
 
 /// A refresh token that is not used dies after this at Entra ("Refresh tokens in the Microsoft identity platform").
 const UNUSED_REFRESH_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -174,9 +175,26 @@ pub fn with_failure(
         correlation_id: failure.correlation_id,
         trace_id: failure.trace_id,
         retry_after,
+        throttles: None,
         message: failure.message,
         inputs: Some(inputs.to_owned()),
     });
+    status
+}
+
+/// Notes a failed exchange. A pause that the provider asks for is for all that are on the client.
+pub fn with_refusal(
+    status: GraphTokenStatus,
+    failure: Failure,
+    client: &Client,
+    inputs: &str,
+    now: Timestamp,
+) -> GraphTokenStatus {
+    let mut status = with_failure(status, failure, inputs, now);
+    if let Some(failure) = status.last_failure.as_mut().filter(|failure| failure.reason == Reason::Throttled)
+    {
+        failure.throttles = Some(throttle::key(client));
+    }
     status
 }
 

@@ -22,6 +22,7 @@ use graphtoken::retention::retain;
 use graphtoken::rotation::{Exchanger, InUse};
 use graphtoken::state::State;
 use graphtoken::store::StoreError;
+use graphtoken::throttle::Throttle;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
 use tokio::sync::watch;
@@ -111,6 +112,7 @@ impl Process {
             holder: holder.to_owned(),
             tasks: TaskTracker::new(),
             in_use: InUse::default(),
+            throttle: Throttle::default(),
         };
         let ctx = Context {
             exchanger,
