@@ -15,6 +15,7 @@ use crate::observed::{
 use crate::render::layout_digest;
 
 mod device;
+pub mod probe;
 
 /// A failure that only a person can mend is tried again this often, in case it was mended where we cannot see.
 const HOURLY: SignedDuration = SignedDuration::from_hours(1);
@@ -34,6 +35,8 @@ pub enum Act {
     Exchange(Exchange),
     /// Write the newest token into the target.
     Publish,
+    /// Try the token in the target at Microsoft Graph.
+    Probe,
 }
 
 /// An exchange with the provider.
@@ -58,6 +61,8 @@ pub enum Why {
     Requested,
     /// The token is due for a refresh, or has run out.
     Due,
+    /// Microsoft Graph refused the token.
+    Rejected,
     /// The attempt before failed.
     Retry,
     /// An exchange was begun and never settled.
@@ -113,7 +118,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
 fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     match &observed.target {
         TargetState::Conflict(message) => return blocked(Reason::TargetConflict, message, observed, now),
-        TargetState::Deleting => return waiting(None, None, observed, now),
+        TargetState::Deleting => return waiting(None, observed, now),
         TargetState::Absent | TargetState::Ours(_) => {}
     }
     if let Some(token) = publishable(desired, observed, now)
@@ -121,47 +126,44 @@ fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     {
         let at = publish_gate(observed, now).unwrap_or(now);
         let act = if at <= now { Act::Publish } else { Act::Wait };
-        return Plan { act, ..waiting(None, Some(at), observed, now) };
+        return Plan { act, ..waiting(Some(at), observed, now) };
     }
     match want(desired, observed, now) {
-        Want::Nothing => waiting(None, None, observed, now),
-        Want::Later(at) => waiting(None, Some(at), observed, now),
+        Want::Nothing => waiting(None, observed, now),
+        Want::Later(at) => waiting(Some(at), observed, now),
         Want::Blocked(problem) => blocked(problem.reason, &problem.message, observed, now),
         Want::Poll { at, until, problem } => {
             let at = gate(observed, now).map_or(at, |gate| gate.max(at));
             let exchange = Exchange { why: Why::SignIn, source: Source::DevicePoll };
             let act = if at <= now { Act::Exchange(exchange) } else { Act::Wait };
             // No time is shown: a poll every few seconds would change it each time.
-            Plan { act, problem: Some(problem), ..waiting(None, Some(at.min(until)), observed, now) }
+            Plan { act, problem: Some(problem), ..waiting(Some(at.min(until)), observed, now) }
         }
         Want::Exchange(exchange, at) => {
             let at = [Some(at), gate(observed, now), spacing(observed, now)].into_iter().flatten().max();
             let at = at.unwrap_or(now);
-            let act = if at <= now { Act::Exchange(exchange) } else { Act::Wait };
-            waiting_with(act, Some(at), observed, now)
+            let probe_at = probe::due(desired, observed, now);
+            let act = match probe_at {
+                _ if at <= now => Act::Exchange(exchange),
+                Some(probe_at) if probe_at <= now => Act::Probe,
+                _ => Act::Wait,
+            };
+            let look_at = [Some(at), probe_at].into_iter().flatten().min();
+            Plan { act, next_exchange: Some(at), ..waiting(look_at, observed, now) }
         }
     }
 }
 
-fn waiting_with(act: Act, next_exchange: Option<Timestamp>, observed: &Observed, now: Timestamp) -> Plan {
-    Plan { act, ..waiting(next_exchange, next_exchange, observed, now) }
-}
-
 /// A plan that waits: until `at`, and for the token in the target to run out, for then the conditions change.
-fn waiting(
-    next_exchange: Option<Timestamp>,
-    at: Option<Timestamp>,
-    observed: &Observed,
-    now: Timestamp,
-) -> Plan {
+fn waiting(at: Option<Timestamp>, observed: &Observed, now: Timestamp) -> Plan {
     let expiry = observed.served().map(|token| token.expires_at);
     let look_at = [at, expiry].into_iter().flatten().filter(|t| *t > now).min();
-    Plan { act: Act::Wait, look_at, next_exchange, problem: None }
+    Plan { act: Act::Wait, look_at, next_exchange: None, problem: None }
 }
 
 fn blocked(reason: Reason, message: &str, observed: &Observed, now: Timestamp) -> Plan {
     let problem = Some(Problem { reason, message: message.to_owned() });
-    Plan { problem, ..waiting(None, Some(now.saturating_add(HOURLY).unwrap_or(now)), observed, now) }
+    Plan { problem, ..waiting(Some(now.saturating_add(HOURLY).unwrap_or(now)), observed, now) }
 }
 
 /// The newest token for this spec that is at hand, unexpired.
@@ -272,6 +274,7 @@ fn timed(
     let (why, at) = match token {
         None => (Why::NoToken, now),
         Some(_) if observed.requested() => (Why::Requested, now),
+        Some(token) if probe::is_refused(desired, observed, token) => (Why::Rejected, now),
         // How much of its life is left cannot be told.
         Some(token) if is_ahead(token.issued_at, now) => (Why::Due, now),
         // Whatever asked for it, it is made good: by then the gate holds it back.
