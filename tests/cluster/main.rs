@@ -21,6 +21,7 @@ mod lost_owners;
 mod lost_rights;
 mod lost_secrets;
 mod mistakes;
+mod probe;
 mod schedule;
 mod secrets;
 mod seeds;
