@@ -5,7 +5,7 @@ use kube::Resource as _;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use crate::api::names::MANAGER;
-use crate::api::{ConditionType, GraphToken, GraphTokenStatus, Reason};
+use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason};
 use crate::observed::Identity;
 
 /// The API server takes notes of at most this many bytes.
@@ -87,13 +87,19 @@ fn changes<'a>(
         status.last_failure.as_ref().filter(|f| f.reason == reason).map(|f| f.codes.clone())
     };
     let mut events: Vec<(EventType, &'static str, &str)> = Vec::new();
-    for type_ in [ConditionType::Stalled, ConditionType::Refreshed, ConditionType::Ready] {
+    let types =
+        [ConditionType::Stalled, ConditionType::Refreshed, ConditionType::Ready, ConditionType::Verified];
+    for type_ in types {
         let Some(now) = after.condition(type_) else { continue };
         let same_codes = codes(before, now.reason) == codes(after, now.reason);
         if reason(before, type_) == Some(now.reason) && same_codes {
             continue;
         }
         let event = match now.reason {
+            _ if type_ == ConditionType::Verified => match verified(before, now) {
+                Some(event) => event,
+                None => continue,
+            },
             Reason::Succeeded if reason(before, type_).is_none() => continue,
             Reason::Succeeded => (EventType::Normal, "Refreshed", now.message.as_str()),
             Reason::TokenValid => (EventType::Normal, "TokenValid", now.message.as_str()),
@@ -105,11 +111,38 @@ fn changes<'a>(
             events.push(event);
         }
     }
+    events.extend(permission_missing(before, after));
     events
 }
 
+/// Trials are routine, and that one told nothing is no news.
+fn verified<'a>(before: &GraphTokenStatus, now: &'a Condition) -> Option<(EventType, &'static str, &'a str)> {
+    let was = before.condition(ConditionType::Verified).map(|c| c.status);
+    let severity = match now.status {
+        ConditionStatus::False => EventType::Warning,
+        ConditionStatus::True if was == Some(ConditionStatus::False) => EventType::Normal,
+        ConditionStatus::True | ConditionStatus::Unknown => return None,
+    };
+    Some((severity, now.reason.as_str(), now.message.as_str()))
+}
+
+/// A token that is good and does not permit what was asked for is said once.
+fn permission_missing<'a>(
+    before: &GraphTokenStatus,
+    after: &'a GraphTokenStatus,
+) -> Option<(EventType, &'static str, &'a str)> {
+    let lacks = |status: &'a GraphTokenStatus| {
+        let condition = status.condition(ConditionType::Verified)?;
+        let message = status.last_probe.as_ref().map(|last| last.message.as_str())?;
+        (condition.reason == Reason::Accepted && !message.is_empty() && message == condition.message)
+            .then_some(message)
+    };
+    let said = before.last_probe.as_ref().map(|last| last.message.as_str());
+    lacks(after).filter(|now| said != Some(now)).map(|now| (EventType::Warning, "PermissionMissing", now))
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use jiff::Timestamp;
     use proptest::prelude::*;
     use rstest::rstest;
@@ -136,7 +169,10 @@ mod tests {
     }
 
     /// Severity and reason of each event.
-    fn said(before: &GraphTokenStatus, after: &GraphTokenStatus) -> Vec<(&'static str, &'static str)> {
+    pub(crate) fn said(
+        before: &GraphTokenStatus,
+        after: &GraphTokenStatus,
+    ) -> Vec<(&'static str, &'static str)> {
         let severity = |type_| match type_ {
             EventType::Normal => "Normal",
             EventType::Warning => "Warning",

@@ -1,18 +1,19 @@
-//! One POST to a token endpoint: paced, bounded, without redirects and without a retry of its own.
+//! One POST to a token endpoint, one GET of Microsoft Graph: paced, bounded, without redirects and without a retry of their own.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::TryFutureExt as _;
-use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RETRY_AFTER};
-use secrecy::{ExposeSecret as _, SecretSlice};
+use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::desired::Client;
 use crate::failure::NoAnswer;
 use crate::grant::TokenRequest;
 use crate::pace::Pacer;
+use crate::verdict::Answered;
 
 /// No honest answer of a token endpoint is longer.
 const MAX_BODY: usize = 1024 * 1024;
@@ -95,6 +96,34 @@ impl Provider {
             response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let body = bounded(&mut response).await?;
         Ok(Received { status, retry_after, body: body.into() })
+    }
+
+    /// Presents a token, and tells of the answer all but its body.
+    pub async fn present(
+        &self,
+        url: &str,
+        token: &SecretString,
+        request_id: &str,
+        deadline: Duration,
+    ) -> Result<Answered, NoAnswer> {
+        self.pacer.acquire().await;
+        let sending = self
+            .http
+            .get(url)
+            .bearer_auth(token.expose_secret())
+            .header("client-request-id", request_id)
+            .timeout(deadline)
+            .send();
+        let mut response = sending.await.map_err(|e| no_answer(&e))?;
+        let texts = |name| {
+            let values = response.headers().get_all(name).iter();
+            values.filter_map(|value| value.to_str().ok()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let status = response.status().as_u16();
+        let (challenges, retry_after) = (texts(WWW_AUTHENTICATE), texts(RETRY_AFTER).pop());
+        // Read so that the connection can be used again, and for nothing else.
+        let _ = bounded(&mut response).await;
+        Ok(Answered { status, challenges, retry_after })
     }
 
     /// The GUID of a tenant, from its `OpenID` configuration (OpenID Connect Discovery 1.0, section 4; Entra's issuer holds it).

@@ -25,7 +25,7 @@ mod tests;
 /// The pause after a 429 that names none.
 const DEFAULT_PAUSE: Duration = Duration::from_mins(1);
 /// No provider silences us for longer.
-const MAX_PAUSE: Duration = Duration::from_hours(1);
+pub(crate) const MAX_PAUSE: Duration = Duration::from_hours(1);
 /// Entra goes on blocking a client that it saw looping, or a tenant with too many requests, for minutes.
 const LOOP_PAUSE: Duration = Duration::from_mins(5);
 /// How many AADSTS numbers are kept, and how many a message shows.
@@ -422,7 +422,7 @@ fn pause(facts: &Facts, retry_after: Option<&str>, now: Timestamp) -> Duration {
 }
 
 /// Seconds or an HTTP-date (RFC 9110 section 10.2.3); fractions of seconds occur too.
-fn read_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+pub(crate) fn read_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     if let Some(seconds) = decimal(text) {
         return Some(Duration::try_from_secs_f64(seconds).unwrap_or(MAX_PAUSE));
     }

@@ -4,8 +4,8 @@
 //! parameter:
 //!
 //! ```text
-//! watch event → cache → desired + observed → plan(now) → exchange → commit → render → publish → status → requeue
-//!               [IO]         pure              pure        [IO]       [IO]     pure     [IO]      [IO]
+//! watch event → cache → desired + observed → plan(now) → exchange → commit → render → publish → probe → status → requeue
+//!               [IO]         pure              pure        [IO]       [IO]     pure     [IO]     [IO]     [IO]
 //! ```
 //!
 //! Without the feature `operator` only the pure part is compiled, with neither kube nor tokio nor reqwest.
@@ -21,6 +21,7 @@ pub mod render;
 pub mod seed;
 pub mod target_shape;
 pub mod throttle;
+pub mod verdict;
 
 #[cfg(feature = "operator")]
 pub mod admin;
@@ -54,6 +55,8 @@ pub mod metrics;
 pub mod observe;
 #[cfg(feature = "operator")]
 pub mod pace;
+#[cfg(feature = "operator")]
+pub mod probe;
 #[cfg(feature = "operator")]
 pub mod proof;
 #[cfg(feature = "operator")]

@@ -72,6 +72,11 @@ struct GrantLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ProbeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KubeLabels {
     resource: String,
     verb: &'static str,
@@ -83,6 +88,7 @@ struct KubeLabels {
 pub struct Metrics {
     token_requests: Family<TokenLabels, Counter>,
     token_request_duration: Family<GrantLabels, Histogram, fn() -> Histogram>,
+    probes: Family<ProbeLabels, Counter>,
     kube_requests: Family<KubeLabels, Counter>,
     reconcile_duration: Histogram,
 }
@@ -92,6 +98,7 @@ impl Default for Metrics {
         Self {
             token_requests: Family::default(),
             token_request_duration: Family::new_with_constructor(|| Histogram::new(TOKEN_REQUEST_BUCKETS)),
+            probes: Family::default(),
             kube_requests: Family::default(),
             reconcile_duration: Histogram::new(RECONCILE_BUCKETS),
         }
@@ -103,6 +110,11 @@ impl Metrics {
     pub fn token_request(&self, grant: &'static str, outcome: TokenOutcome, took: Duration) {
         self.token_requests.get_or_create(&TokenLabels { grant, outcome }).inc();
         self.token_request_duration.get_or_create(&GrantLabels { grant }).observe(took.as_secs_f64());
+    }
+
+    /// Counts one trial of a token at Microsoft Graph.
+    pub fn probe(&self, outcome: &'static str) {
+        self.probes.get_or_create(&ProbeLabels { outcome }).inc();
     }
 
     /// Counts one request to the API server; `code` is the HTTP status, or `error` where none came.
@@ -131,6 +143,7 @@ impl Metrics {
             "How long requests to token endpoints took",
             self.token_request_duration.clone(),
         );
+        registry.register("probe", "Trials of tokens at Microsoft Graph", self.probes.clone());
         registry.register("kube_requests", "Requests to the API server", self.kube_requests.clone());
         registry.register(
             "reconcile_duration_seconds",
@@ -357,11 +370,13 @@ mod tests {
         let metrics = Metrics::default();
         let registry = metrics.registry(|| true, none());
         metrics.token_request("refreshToken", TokenOutcome::Throttled, Duration::from_millis(300));
+        metrics.probe("PermissionMissing");
         metrics.kube_request("graphtokens/status", "patch", "200");
         metrics.kube_request("graphtokens/status", "patch", "200");
         metrics.reconciled(Duration::from_millis(3));
         let text = scrape(&registry);
         assert_line(&text, r#"graphtoken_token_requests_total{grant="refreshToken",outcome="Throttled"} 1"#);
+        assert_line(&text, r#"graphtoken_probe_total{outcome="PermissionMissing"} 1"#);
         assert_line(&text, r#"graphtoken_token_request_duration_seconds_count{grant="refreshToken"} 1"#);
         assert_line(
             &text,

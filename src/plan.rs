@@ -13,9 +13,10 @@ use crate::observed::{
     ChainClient, Credential, CredentialState, Observed, ProofState, SeedState, TargetState, TokenFacts,
 };
 use crate::render::layout_digest;
-use crate::throttle::{self, Silence};
 
 mod device;
+pub mod probe;
+mod silence;
 
 /// A failure that only a person can mend is tried again this often, in case it was mended where we cannot see.
 const HOURLY: SignedDuration = SignedDuration::from_hours(1);
@@ -35,6 +36,8 @@ pub enum Act {
     Exchange(Exchange),
     /// Write the newest token into the target.
     Publish,
+    /// Try the token in the target at Microsoft Graph.
+    Probe,
 }
 
 /// An exchange with the provider.
@@ -59,6 +62,8 @@ pub enum Why {
     Requested,
     /// The token is due for a refresh, or has run out.
     Due,
+    /// Microsoft Graph refused the token.
+    Rejected,
     /// The attempt before failed.
     Retry,
     /// An exchange was begun and never settled.
@@ -114,7 +119,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
 fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     match &observed.target {
         TargetState::Conflict(message) => return blocked(Reason::TargetConflict, message, observed, now),
-        TargetState::Deleting => return waiting(None, None, observed, now),
+        TargetState::Deleting => return waiting(None, observed, now),
         TargetState::Absent | TargetState::Ours(_) => {}
     }
     if let Some(token) = publishable(desired, observed, now)
@@ -122,83 +127,46 @@ fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     {
         let at = publish_gate(observed, now).unwrap_or(now);
         let act = if at <= now { Act::Publish } else { Act::Wait };
-        return Plan { act, ..waiting(None, Some(at), observed, now) };
+        return Plan { act, ..waiting(Some(at), observed, now) };
     }
     match want(desired, observed, now) {
-        Want::Nothing => waiting(None, None, observed, now),
-        Want::Later(at) => waiting(None, Some(at), observed, now),
+        Want::Nothing => waiting(None, observed, now),
+        Want::Later(at) => waiting(Some(at), observed, now),
         Want::Blocked(problem) => blocked(problem.reason, &problem.message, observed, now),
         Want::Poll { at, until, problem } => {
             let at = gate(desired, observed, now).map_or(at, |gate| gate.max(at));
-            let at = held_up(desired, observed, at).map_or(at, |(held, _)| held);
+            let at = silence::held_up(desired, observed, at).map_or(at, |(held, _)| held);
             let exchange = Exchange { why: Why::SignIn, source: Source::DevicePoll };
             let act = if at <= now { Act::Exchange(exchange) } else { Act::Wait };
             // No time is shown: a poll every few seconds would change it each time.
-            Plan { act, problem: Some(problem), ..waiting(None, Some(at.min(until)), observed, now) }
+            Plan { act, problem: Some(problem), ..waiting(Some(at.min(until)), observed, now) }
         }
         Want::Exchange(exchange, at) => {
             let at =
                 [Some(at), gate(desired, observed, now), spacing(observed, now)].into_iter().flatten().max();
             let at = at.unwrap_or(now);
-            if let Some((held, silence)) = held_up(desired, observed, at).filter(|(held, _)| *held > now) {
-                return silent(at, held, silence, desired, observed, now);
+            if let Some((held, silence)) =
+                silence::held_up(desired, observed, at).filter(|(held, _)| *held > now)
+            {
+                return silence::silent(at, held, silence, desired, observed, now);
             }
-            let act = if at <= now { Act::Exchange(exchange) } else { Act::Wait };
-            waiting_with(act, Some(at), observed, now)
+            let probe_at = probe::due(desired, observed, now);
+            let act = match probe_at {
+                _ if at <= now => Act::Exchange(exchange),
+                Some(probe_at) if probe_at <= now => Act::Probe,
+                _ => Act::Wait,
+            };
+            let look_at = [Some(at), probe_at].into_iter().flatten().min();
+            Plan { act, next_exchange: Some(at), ..waiting(look_at, observed, now) }
         }
     }
 }
 
-/// Until when an exchange that is to be made at `at` is held up by the client's silence. Who was told itself begins first;
-/// the others follow, spread out.
-fn held_up(desired: &Desired, observed: &Observed, at: Timestamp) -> Option<(Timestamp, Silence)> {
-    let silence = observed.silence?;
-    let told = told_itself(desired, observed);
-    let spread = if told { SignedDuration::ZERO } else { silence.spread() };
-    let begins = plus(silence.until, spread / 1000 * jitter(&observed.identity.uid, silence.until));
-    (at < begins).then_some((begins, silence))
-}
-
-fn told_itself(desired: &Desired, observed: &Observed) -> bool {
-    let failure = observed.status.last_failure.as_ref().filter(|f| f.reason == Reason::Throttled);
-    failure.is_some_and(|f| f.throttles.as_ref().is_none_or(|of| *of == throttle::key(&desired.client)))
-}
-
-/// A plan that is held up from `at` on. That is said once it is due: until then nothing is amiss.
-fn silent(
-    at: Timestamp,
-    held: Timestamp,
-    silence: Silence,
-    desired: &Desired,
-    observed: &Observed,
-    now: Timestamp,
-) -> Plan {
-    let due = at <= now;
-    let problem = (due && !told_itself(desired, observed)).then(|| Problem {
-        reason: Reason::Throttled,
-        message: format!(
-            "The provider asked the client {} for silence until {}, in an answer to another GraphToken: the operator goes on \
-             by itself after that.",
-            desired.client.client_id, silence.until
-        ),
-    });
-    Plan { problem, ..waiting(Some(held), Some(if due { held } else { at }), observed, now) }
-}
-
-fn waiting_with(act: Act, next_exchange: Option<Timestamp>, observed: &Observed, now: Timestamp) -> Plan {
-    Plan { act, ..waiting(next_exchange, next_exchange, observed, now) }
-}
-
 /// A plan that waits: until `at`, and for the token in the target to run out, for then the conditions change.
-fn waiting(
-    next_exchange: Option<Timestamp>,
-    at: Option<Timestamp>,
-    observed: &Observed,
-    now: Timestamp,
-) -> Plan {
+fn waiting(at: Option<Timestamp>, observed: &Observed, now: Timestamp) -> Plan {
     let expiry = observed.served().map(|token| token.expires_at);
     let look_at = [at, expiry].into_iter().flatten().filter(|t| *t > now).min();
-    Plan { act: Act::Wait, look_at, next_exchange, problem: None }
+    Plan { act: Act::Wait, look_at, next_exchange: None, problem: None }
 }
 
 fn blocked(reason: Reason, message: &str, observed: &Observed, now: Timestamp) -> Plan {
@@ -208,7 +176,7 @@ fn blocked(reason: Reason, message: &str, observed: &Observed, now: Timestamp) -
         ProofState::NotYet { from, .. } if *from > now => hourly.min(*from),
         _ => hourly,
     };
-    Plan { problem, ..waiting(None, Some(at), observed, now) }
+    Plan { problem, ..waiting(Some(at), observed, now) }
 }
 
 /// The newest token for this spec that is at hand, unexpired.
@@ -319,6 +287,7 @@ fn timed(
     let (why, at) = match token {
         None => (Why::NoToken, now),
         Some(_) if observed.requested() => (Why::Requested, now),
+        Some(token) if probe::is_refused(desired, observed, token) => (Why::Rejected, now),
         // How much of its life is left cannot be told.
         Some(token) if is_ahead(token.issued_at, now) => (Why::Due, now),
         // Whatever asked for it, it is made good: by then the gate holds it back.
@@ -445,7 +414,7 @@ fn gate(desired: &Desired, observed: &Observed, now: Timestamp) -> Option<Timest
     let failures = observed.status.consecutive_failures;
     let wait = match failure.reason {
         // It was said to the client that the spec named before.
-        Reason::Throttled if !told_itself(desired, observed) => return None,
+        Reason::Throttled if !silence::told_itself(desired, observed) => return None,
         Reason::Throttled => {
             let asked = failure.retry_after.map_or(failed_at, Timestamp::from);
             return Some(asked.max(plus(failed_at, doubling(failures, 5, 60))));

@@ -24,6 +24,7 @@ use crate::store::StoreError;
 use crate::target::{self, Content, Material};
 
 mod sign_in;
+mod trial;
 mod trouble;
 mod undecided;
 
@@ -82,7 +83,7 @@ async fn look(
     };
     let sketched = sketch(ctx, identity, object, &desired, memory);
     let before = sketched.status.clone();
-    let mut look = Look { ctx, desired, memory, published: false, held_up: false };
+    let mut look = Look { ctx, desired, memory, published: false, fresh: None, held_up: false, ends: false };
     let (observed, plan) = match fill(ctx, &look.desired, look.memory, sketched.clone()).await {
         Ok(observed) => Box::pin(look.steps(observed)).await?,
         Err(error) => (sketched.clone(), unreadable(&error)),
@@ -178,8 +179,12 @@ struct Look<'a> {
     desired: Arc<Desired>,
     memory: &'a mut Memory,
     published: bool,
+    /// The token that was published, if it had just been got.
+    fresh: Option<InHand>,
     /// Whether somebody else's exchange of the credential holds this one up.
     held_up: bool,
+    /// Whether the status is to be written before anything else is done.
+    ends: bool,
 }
 
 impl Look<'_> {
@@ -191,7 +196,7 @@ impl Look<'_> {
         let mut steps = 0;
         loop {
             let plan = plan(&self.desired, &observed, self.ctx.now());
-            let too_many = steps >= MAX_STEPS || self.held_up || self.memory.in_flight.is_some();
+            let too_many = steps >= MAX_STEPS || self.held_up || self.ends || self.memory.in_flight.is_some();
             match plan.act {
                 _ if too_many => return Ok((observed, plan)),
                 Act::Wait => return Ok((observed, plan)),
@@ -207,6 +212,7 @@ impl Look<'_> {
                     observed = self.storage_failed(observed, message.to_owned());
                 }
                 Act::Publish => observed = self.publish(observed).await?,
+                Act::Probe => observed = Box::pin(self.probe(observed)).await?,
             }
             steps += 1;
         }
@@ -223,7 +229,7 @@ impl Look<'_> {
             Act::Exchange(exchange) => {
                 *exchange == (Exchange { why: Why::NoToken, source: Source::Client }) && newest.is_none()
             }
-            Act::Wait => false,
+            Act::Wait | Act::Probe => false,
         };
         let same_spec = observed.status.observed_generation == observed.identity.generation;
         let left = REPAIR_PAUSE.checked_sub(at.elapsed()).filter(|left| !left.is_zero());
@@ -474,7 +480,7 @@ impl Look<'_> {
                 let view = TargetView { meta, published: Some(content.published), intact: true };
                 self.memory.target = Some((view.clone(), tokio::time::Instant::now()));
                 self.memory.checked = None;
-                self.memory.in_hand = None;
+                self.fresh = self.memory.in_hand.take();
                 observed.in_hand = None;
                 observed.target = TargetState::Ours(view);
                 let healed =

@@ -44,6 +44,22 @@ pub fn render(entries: &[DataEntry], token: &TokenView<'_>) -> BTreeMap<String, 
     entries.iter().map(|entry| (entry.key.clone(), render_one(entry.format, token))).collect()
 }
 
+/// The access token in rendered data.
+pub fn access_token(entries: &[DataEntry], data: &BTreeMap<String, Vec<u8>>) -> Option<SecretString> {
+    entries.iter().find_map(|entry| {
+        let bytes = data.get(&entry.key)?;
+        let text = match entry.format {
+            Format::AccessToken => String::from_utf8(bytes.clone()).ok()?,
+            Format::O365 => {
+                let cache: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+                let token = cache.get("AccessToken")?.as_object()?.values().next()?;
+                token.get("secret")?.as_str()?.to_owned()
+            }
+        };
+        Some(text.into())
+    })
+}
+
 /// Lowercase hex SHA-256 of rendered data: tells whether somebody changed it, without keeping it.
 pub fn content_digest(data: &BTreeMap<String, Vec<u8>>) -> String {
     digest(data.iter().flat_map(|(key, value)| [key.as_bytes(), value]))

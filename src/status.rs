@@ -16,6 +16,9 @@ use crate::observed::{Identity, Observed, StoredToken};
 use crate::plan::{Plan, Problem};
 use crate::store::StoreError;
 use crate::throttle;
+use verified::Verified;
+
+mod verified;
 
 /// A refresh token that is not used dies after this at Entra ("Refresh tokens in the Microsoft identity platform").
 const UNUSED_REFRESH_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -78,6 +81,10 @@ pub fn project(desired: &Desired, observed: &Observed, plan: &Plan, now: Timesta
         verification_uri: device.verification_uri.clone(),
         expires_at: device.expires_at.into(),
     });
+    if crate::plan::probe::trial(desired, observed).is_none() {
+        status.last_probe = None;
+        status.last_verified_time = None;
+    }
     status.observed_generation = observed.identity.generation;
     status.conditions = conditions(desired, observed, plan, &status, now);
     status
@@ -105,7 +112,10 @@ pub fn project_invalid(
         reason: Reason::InvalidConfiguration,
         message: message.as_str().into(),
     });
+    // Of the token nothing new is known.
+    let verified = status.condition(ConditionType::Verified).cloned();
     status.conditions = stamped(says.into(), &status.conditions, identity.generation, now);
+    status.conditions.extend(verified);
     status
 }
 
@@ -243,7 +253,14 @@ fn conditions(
             message: AT_WORK.into(),
         });
     }
-    stamped(says, &observed.status.conditions, observed.identity.generation, now)
+    let (before, generation) = (&observed.status.conditions, observed.identity.generation);
+    let mut conditions = stamped(says, before, generation, now);
+    conditions.extend(match verified::verified(desired, observed, failure.is_some(), status) {
+        Verified::Off => None,
+        Verified::AsBefore => observed.status.condition(ConditionType::Verified).cloned(),
+        Verified::Says(says) => stamped(vec![says], before, generation, now).pop(),
+    });
+    conditions
 }
 
 fn ready<'a>(

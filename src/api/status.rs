@@ -12,7 +12,7 @@ pub struct GraphTokenStatus {
     /// The generation of the spec that this status speaks of; -1 until the operator has seen it.
     #[serde(default)]
     pub observed_generation: i64,
-    /// `Ready`, `Refreshed`, and `Stalled` or `Reconciling` while they are True.
+    /// `Ready`, `Refreshed`, `Verified` where tokens are tried, and `Stalled` or `Reconciling` while they are True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "operator", x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["type".into()])))]
     pub conditions: Vec<Condition>,
@@ -151,20 +151,22 @@ pub struct LastProbe {
     pub reason: Reason,
     /// What was asked for.
     pub path: String,
+    /// A digest of what was asked for, where, and with a token for which spec: a change of it is worth a new trial.
+    pub inputs: String,
     /// What is wrong and what to do about it; empty where nothing is.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// Until when Microsoft Graph asked for silence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Time>,
-    /// Trials without a verdict since the last one that had one.
+    /// Trials in a row that told nothing.
     #[serde(default)]
     #[cfg_attr(feature = "operator", schemars(with = "i64"))]
     pub inconclusive: u32,
-    /// Whether the token was got because the one before it was refused.
-    #[serde(default)]
-    pub after_refusal: bool,
-    /// The request (`graphtoken.io/requested-at`) that it made good.
+    /// The token that was refused first. It is replaced once; until one is accepted, no other is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_token: Option<String>,
+    /// The request (`graphtoken.io/requested-at`) that had been handled by then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
 }

@@ -84,6 +84,51 @@ async fn the_tenants_guid_is_asked_for_by_its_domain() {
     assert_eq!(provider.tenant_id(&url, PATIENCE).await, Err(NoAnswer::Other));
 }
 
+async fn present(
+    simulator: &Simulator,
+    provider: &Provider,
+    deadline: Duration,
+) -> Result<Answered, NoAnswer> {
+    let url = format!("{}/v1.0/me", simulator.url());
+    provider.present(&url, &"no-such-token".to_owned().into(), "an-id", deadline).await
+}
+
+#[tokio::test]
+async fn of_an_answer_to_a_token_status_and_headers_are_told() {
+    let (simulator, provider) = simulator().await;
+    let refused = present(&simulator, &provider, PATIENCE).await.unwrap();
+    assert_eq!((refused.status, refused.challenges.len(), &refused.retry_after), (401, 1, &None));
+    assert!(refused.challenges[0].contains("invalid_token"));
+    let headers = vec![("retry-after".to_owned(), "1.5".to_owned())];
+    let busy = Canned { status: 429, body: "".into(), content_type: None, headers };
+    simulator.queue_fault(Fault::graph(Action::Respond(busy)));
+    let busy = present(&simulator, &provider, PATIENCE).await.unwrap();
+    assert_eq!((busy.status, busy.retry_after.as_deref()), (429, Some("1.5")));
+    assert_eq!(simulator.journal().graph.len(), 2);
+}
+
+#[tokio::test]
+async fn a_token_is_never_presented_where_a_redirect_leads() {
+    let (simulator, provider) = simulator().await;
+    let headers = vec![("location".to_owned(), format!("{}/v1.0/users", simulator.url()))];
+    let elsewhere = Canned { status: 302, body: "".into(), content_type: None, headers };
+    simulator.queue_fault(Fault::graph(Action::Respond(elsewhere)));
+    assert_eq!(present(&simulator, &provider, PATIENCE).await.unwrap().status, 302);
+    assert_eq!(simulator.journal().graph.len(), 1);
+}
+
+#[tokio::test]
+async fn an_endless_body_does_not_count_and_silence_does() {
+    let (simulator, provider) = simulator().await;
+    simulator.queue_fault(Fault::graph(Action::HugeBody { megabytes: 10 }));
+    assert_eq!(present(&simulator, &provider, PATIENCE).await.unwrap().status, 200);
+    simulator.queue_fault(Fault::graph(Action::SlowBody { chunk_bytes: 1, delay_ms: 50 }));
+    assert_eq!(present(&simulator, &provider, Duration::from_millis(400)).await.unwrap().status, 401);
+    simulator.queue_fault(Fault::graph(Action::Hang));
+    let silent = present(&simulator, &provider, Duration::from_millis(200)).await;
+    assert_eq!(silent, Err(NoAnswer::Timeout));
+}
+
 #[test]
 fn the_tenants_guid_is_read_from_the_issuer() {
     let guid = "11111111-2222-3333-4444-5555555555AA";

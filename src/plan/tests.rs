@@ -4,6 +4,7 @@ mod backoff;
 mod clock;
 mod due;
 mod exchange;
+mod probe;
 pub(crate) mod properties;
 mod publish;
 mod seeds;

@@ -67,6 +67,21 @@ fn the_access_token_is_written_alone_and_without_a_newline() {
     assert_eq!(data, BTreeMap::from([("token".to_owned(), b"eyJ.at".to_vec())]));
 }
 
+#[rstest]
+#[case::delegated(Token::delegated())]
+#[case::app_only(Token::app_only())]
+fn the_access_token_is_found_in_what_was_rendered(
+    #[case] token: Token,
+    #[values(Format::AccessToken, Format::O365)] format: Format,
+) {
+    let entries = [entry("f", format)];
+    let mut data = render(&entries, &token.view());
+    assert_eq!(access_token(&entries, &data).unwrap().expose_secret(), "eyJ.at");
+    data.insert("f".to_owned(), vec![0xff]);
+    assert!(access_token(&entries, &data).is_none());
+    assert!(access_token(&entries, &BTreeMap::new()).is_none());
+}
+
 #[test]
 fn every_entry_has_its_key() {
     let entries =

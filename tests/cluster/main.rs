@@ -23,6 +23,7 @@ mod lost_secrets;
 mod mistakes;
 #[path = "../pki/mod.rs"]
 mod pki;
+mod probe;
 mod proofs;
 mod schedule;
 mod secrets;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use graphtoken::api::GraphToken;
+use graphtoken::api::names::ANNOTATION_REQUESTED_AT;
 use graphtoken::retention::is_credential;
 use graphtoken::state::{Key, SecretCache, State};
 use jiff::{SignedDuration, Timestamp};
@@ -113,8 +114,11 @@ impl Caches {
             }
             (Kind::GraphToken, Some(now)) => {
                 // Own writes of the status wake nobody.
-                let fingerprint =
-                    |o: &Value| [o["metadata"]["uid"].clone(), o["metadata"]["generation"].clone()];
+                let fingerprint = |o: &Value| {
+                    let meta = &o["metadata"];
+                    let requested = &meta["annotations"][ANNOTATION_REQUESTED_AT];
+                    [meta["uid"].clone(), meta["generation"].clone(), requested.clone()]
+                };
                 (before.map(fingerprint) != Some(fingerprint(now))).then_some(Woken::GraphToken)
             }
             (Kind::Secret, now) => {

@@ -5,10 +5,10 @@ use std::io;
 use std::sync::Arc;
 
 use axum::body::Body as ProviderBody;
-use axum::extract::State as Shared;
+use axum::extract::{Path, State as Shared};
 use axum::response::{AppendHeaders, IntoResponse as _};
 use graphtoken::api::names::{KEY_DEVICE, KEY_PENDING, KEY_RECORD};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use kube::client::Body;
 use serde_json::{Map, Value, json};
 use tower::BoxError;
@@ -179,6 +179,7 @@ pub async fn serve_provider(world: Arc<World>) -> io::Result<()> {
     let routes = axum::Router::new()
         .route("/token", axum::routing::post(token))
         .route("/device", axum::routing::post(device))
+        .route("/graph/v1.0/{*path}", axum::routing::get(graph))
         .with_state(world);
     axum::serve(listener, routes).await
 }
@@ -222,6 +223,26 @@ async fn device(Shared(world): Shared<Arc<World>>) -> axum::response::Response {
     world.lock().tape.moved();
     let code = StatusCode::from_u16(code).expect("a status");
     (code, [(header::CONNECTION, "close")], body.to_string()).into_response()
+}
+
+async fn graph(
+    Shared(world): Shared<Arc<World>>,
+    Path(path): Path<String>,
+    headers: HeaderMap,
+) -> axum::response::Response {
+    let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let bearer = bearer.strip_prefix("Bearer ").unwrap_or_default().to_owned();
+    let done = world.call(format!("GET graph {path}"), |state| {
+        let now = state.now;
+        state.idp.graph(&bearer, now)
+    });
+    let code = match done.await {
+        Ok(code) => code,
+        Err(Broken::Refused) => 503,
+        Err(Broken::AnswerLost) => return broken(),
+    };
+    world.lock().tape.moved();
+    (StatusCode::from_u16(code).expect("a status"), [(header::CONNECTION, "close")], "{}").into_response()
 }
 
 /// An answer that breaks off.

@@ -1,6 +1,6 @@
 //! The identity provider: Entra's lenient rotation or a strict one, and a journal of what was sent to it. No IO here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -70,6 +70,12 @@ pub struct Idp {
     pub journal: Vec<Exchange>,
     refresh_tokens: HashMap<String, RefreshToken>,
     access_tokens: HashMap<String, Timestamp>,
+    /// Whether Graph refuses each token, though it is good.
+    pub refuses: bool,
+    /// Tokens that Graph refuses though they have not run out.
+    refused: HashSet<String>,
+    /// What Graph was asked, when, and with which status it answered.
+    pub trials: Vec<(Timestamp, String, u16)>,
     revoked: Vec<u32>,
     families: u32,
     tokens: u32,
@@ -86,6 +92,9 @@ impl Idp {
             journal: Vec::new(),
             refresh_tokens: HashMap::new(),
             access_tokens: HashMap::new(),
+            refuses: false,
+            refused: HashSet::new(),
+            trials: Vec::new(),
             revoked: Vec::new(),
             families: 0,
             tokens: 0,
@@ -109,6 +118,24 @@ impl Idp {
     /// When an access token that was issued here expires.
     pub fn expiry(&self, access_token: &str) -> Option<Timestamp> {
         self.access_tokens.get(access_token).copied()
+    }
+
+    /// Graph takes none of the access tokens any more that were issued so far.
+    pub fn revoke_access_tokens(&mut self) {
+        self.refused.extend(self.access_tokens.keys().cloned());
+    }
+
+    /// Whether Graph takes an access token.
+    pub fn takes(&self, access_token: &str, now: Timestamp) -> bool {
+        let good = self.expiry(access_token).is_some_and(|expiry| expiry > now);
+        good && !self.refuses && !self.refused.contains(access_token)
+    }
+
+    /// Graph is asked for something.
+    pub fn graph(&mut self, access_token: &str, now: Timestamp) -> u16 {
+        let status = if self.takes(access_token, now) { 200 } else { 401 };
+        self.trials.push((now, access_token.to_owned(), status));
+        status
     }
 
     /// Whether `later` came of `earlier` by one or more exchanges.

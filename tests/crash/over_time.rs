@@ -160,3 +160,62 @@ fn a_day_of_operation_costs_what_its_refreshes_cost(
     assert_eq!(state.tape.calls.len(), first.calls.len() + routine.calls.len() * (exchanges - 1));
     assert!(busiest_minute(&state) <= 3);
 }
+
+#[test]
+fn a_week_of_trials_costs_one_request_more_than_a_week_without() {
+    let (world, start) = world(scenario::probed);
+    world.lock().patience = 1000;
+    world.at(8 * 24 * HOUR, |_| {});
+    assert_eq!(live(&world, "the-only"), End::Settled);
+
+    let state = world.lock();
+    let days: Vec<i64> =
+        state.idp.trials.iter().map(|(at, ..)| at.duration_since(start).as_hours() / 24).collect();
+    assert!(matches!(days[..], [0, 6 | 7]), "{days:?}");
+    let exchanges = state.idp.journal.len();
+    assert_eq!(state.writes, 4 * exchanges, "one write tells of a refresh and of its trial");
+    let (first, routine) = (scenario::REFRESH_TOKEN_FIRST_ISSUE.calls, scenario::REFRESH_TOKEN_ROUTINE.calls);
+    assert_eq!(state.tape.calls.len(), first.len() + routine.len() * (exchanges - 1) + 2);
+    assert!(longest_gap(&state).is_negative());
+}
+
+/// The exchanges that come of refusals: those that no refresh was due for.
+fn replacements(state: &State) -> usize {
+    let at: Vec<Timestamp> = state.idp.journal.iter().map(|exchange| exchange.at).collect();
+    at.windows(2).filter(|pair| pair[1].duration_since(pair[0]) < SignedDuration::from_mins(27)).count()
+}
+
+#[rstest]
+#[case::delegated(scenario::probed)]
+#[case::app_only(scenario::probed_app)]
+fn tokens_that_are_refused_for_hours_are_replaced_once(#[case] begin: fn(&mut State)) {
+    let (world, _) = world(begin);
+    world.at(10 * MINUTE, |w| {
+        let mut state = w.lock();
+        state.idp.refuses = true;
+        scenario::refuse_and_ask(&mut state);
+    });
+    world.at(6 * HOUR, |w| w.lock().idp.refuses = false);
+    world.at(8 * HOUR, |_| {});
+    assert_eq!(live(&world, "the-only"), End::Settled);
+
+    let state = world.lock();
+    assert_eq!(replacements(&state), 1);
+    // The first, the two refusals, one each hour, and the first that was accepted again.
+    let refusals = state.idp.trials.iter().filter(|(_, _, status)| *status == 401).count();
+    assert!((6..=8).contains(&refusals), "{refusals} refusals");
+    assert_eq!(state.idp.trials.len(), 2 + refusals);
+    let reasons = |type_| {
+        let said = state.statuses.iter().filter_map(move |(_, s)| s.condition(type_).map(|c| c.reason));
+        let mut said: Vec<Reason> = said.collect();
+        said.dedup();
+        said
+    };
+    assert_eq!(
+        reasons(ConditionType::Verified),
+        [Reason::Accepted, Reason::TokenRejected, Reason::Accepted],
+        "the first refusal alone is not told"
+    );
+    assert_eq!(reasons(ConditionType::Ready), [Reason::TokenValid]);
+    assert!(busiest_minute(&state) <= 4, "{} reconciles in a minute", busiest_minute(&state));
+}

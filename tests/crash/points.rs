@@ -54,6 +54,9 @@ impl Variant {
 #[case::refresh_token_created_again(scenario::REFRESH_TOKEN_CREATED_AGAIN)]
 #[case::refresh_token_login(scenario::REFRESH_TOKEN_LOGIN)]
 #[case::device_code_first_issue(scenario::DEVICE_CODE_FIRST_ISSUE)]
+#[case::probe_first_issue(scenario::PROBE_FIRST_ISSUE)]
+#[case::probe_routine(scenario::PROBE_ROUTINE)]
+#[case::probe_refused(scenario::PROBE_REFUSED)]
 #[case::client_credentials_first_issue(scenario::CLIENT_CREDENTIALS_FIRST_ISSUE)]
 #[case::client_credentials_routine(scenario::CLIENT_CREDENTIALS_ROUTINE)]
 #[case::client_credentials_target_deleted(scenario::CLIENT_CREDENTIALS_TARGET_DELETED)]
@@ -168,6 +171,10 @@ fn is_lost(state: &State, most_exchanges: usize, context: &str) -> bool {
     let expiry = served.as_deref().and_then(|token| state.idp.expiry(token));
     assert!(expiry.is_some_and(|expiry| expiry > state.now), "{}", context());
     assert_eq!(status.expires_at, expiry.map(Time::from), "{}", context());
+    if let Some(verified) = status.condition(ConditionType::Verified) {
+        assert_eq!(verified.reason, Reason::Accepted, "{}", context());
+        assert!(served.as_deref().is_some_and(|token| state.idp.takes(token, state.now)), "{}", context());
+    }
     if let Some(token) = state.secret(CREDENTIAL, "refresh_token") {
         assert!(state.idp.accepts(&token), "{}", context());
         assert_eq!(state.secret(CREDENTIAL, "access_token"), served, "{}", context());

@@ -35,6 +35,7 @@ const OTHER_TARGET: Step = Step { change: ask_for_another_target, lasts: Duratio
 const OTHER_SCOPES: Step = Step { change: ask_for_other_scopes, lasts: Duration::from_secs(10) };
 const LOGIN: Step = Step { change: put_login, lasts: Duration::from_secs(10) };
 const DELETED: Step = Step { change: delete_graphtoken, lasts: Duration::from_secs(10) };
+const REFUSED: Step = Step { change: refuse_and_ask, lasts: Duration::from_secs(10) };
 const CREATED_AGAIN: Step = Step { change: create_delegated, lasts: Duration::from_secs(10) };
 
 pub const REFRESH_TOKEN_FIRST_ISSUE: Scenario = Scenario {
@@ -189,6 +190,57 @@ pub const DEVICE_CODE_FIRST_ISSUE: Scenario = Scenario {
 };
 
 pub const POLL: &str = "POST token urn:ietf:params:oauth:grant-type:device_code";
+
+/// Pods have the token before it is tried, and one write tells of both.
+pub const PROBE_FIRST_ISSUE: Scenario = Scenario {
+    begin: probed,
+    steps: &[],
+    calls: &[
+        "GET secrets seed",
+        "GET secrets mail-graphtoken-credential",
+        "GET secrets seed",
+        "POST secrets mail-graphtoken-credential (pending)",
+        "POST token refresh_token",
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "POST events SeedAdopted",
+        "POST secrets mail (publish)",
+        "GET graph me/mailFolders/inbox",
+        "POST events TokenValid",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+/// A refresh whose token is tried costs one GET more than one whose token is not.
+pub const PROBE_ROUTINE: Scenario = Scenario {
+    begin: probed_half_hourly,
+    steps: &[TILL_DUE],
+    calls: &[
+        "GET secrets mail-graphtoken-credential",
+        "PATCH secrets mail-graphtoken-credential (pending)",
+        "POST token refresh_token",
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "PATCH secrets mail (publish)",
+        "GET graph me/mailFolders/inbox",
+        "PATCH graphtokens/status mail",
+    ],
+};
+
+pub const PROBE_REFUSED: Scenario = Scenario {
+    begin: probed,
+    steps: &[QUIET, REFUSED],
+    calls: &[
+        "GET secrets mail-graphtoken-credential",
+        "GET graph me",
+        "PATCH graphtokens/status mail",
+        "GET secrets mail-graphtoken-credential",
+        "PATCH secrets mail-graphtoken-credential (pending)",
+        "POST token refresh_token",
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "PATCH secrets mail (publish)",
+        "GET graph me",
+        "PATCH graphtokens/status mail",
+    ],
+};
 
 pub const CLIENT_CREDENTIALS_FIRST_ISSUE: Scenario = Scenario {
     begin: app_only,
@@ -352,6 +404,34 @@ pub fn app_only(state: &mut State) {
     state.objects.create(Kind::Secret, "client", secret, "kubectl").expect("it is new");
     let proof = json!({"secretRef": {"name": "client", "key": "secret"}});
     create(state, &json!({"grant": {"clientCredentials": {}}, "clientAuth": proof}));
+}
+
+pub fn probed(state: &mut State) {
+    delegated(state);
+    let endpoints = json!({"token": state.token_url, "graph": state.graph_url});
+    state.objects.edit(Kind::GraphToken, "mail", |object| object["spec"]["endpoints"] = endpoints);
+}
+
+/// So that the trial is due within its last tenth when the token is refreshed.
+fn probed_half_hourly(state: &mut State) {
+    probed(state);
+    let verify = json!({"interval": "30m20s"});
+    state.objects.edit(Kind::GraphToken, "mail", |object| object["spec"]["verify"] = verify);
+}
+
+pub fn probed_app(state: &mut State) {
+    app_only(state);
+    let endpoints = json!({"token": state.token_url, "graph": state.graph_url});
+    state.objects.edit(Kind::GraphToken, "mail", |object| {
+        object["spec"]["endpoints"] = endpoints;
+        object["spec"]["verify"] = json!({"path": "/users"});
+    });
+}
+
+/// Graph takes the tokens no longer that it took, which shows when another path is asked for.
+pub fn refuse_and_ask(state: &mut State) {
+    state.idp.revoke_access_tokens();
+    edit_spec(state, "verify", &json!({"path": "/me"}));
 }
 
 fn create(state: &mut State, more: &Value) {

@@ -45,13 +45,14 @@ pub struct State {
     /// Calls that have this in their description are refused so.
     pub refuses: Option<(&'static str, Refusal)>,
     pub token_url: String,
+    pub graph_url: String,
     pub steps: VecDeque<Step>,
     pub step_ends: Timestamp,
     pub agenda: VecDeque<(Timestamp, Event)>,
 }
 
 impl State {
-    pub fn new(rotation: Rotation, token_url: String) -> Self {
+    pub fn new(rotation: Rotation, url: &str) -> Self {
         let now = "2026-11-23T10:00:00Z".parse().expect("a time");
         Self {
             objects: Objects::default(),
@@ -69,7 +70,8 @@ impl State {
             looks: Vec::new(),
             patience: 300,
             refuses: None,
-            token_url,
+            token_url: format!("{url}/token"),
+            graph_url: format!("{url}/graph"),
             steps: VecDeque::new(),
             step_ends: now,
             agenda: VecDeque::new(),
@@ -151,7 +153,16 @@ impl State {
             && credential.is_none_or(|c| c["data"]["pending.json"].is_null())
             && self.object(Kind::Secret, &self.target_name()).is_some();
         // A user who is at it is not what the world waits for.
-        current && (serves || (is(ConditionType::Stalled) && status.device_code.is_none()))
+        let stalled = is(ConditionType::Stalled) && status.device_code.is_none();
+        current && (serves && self.is_tried(&status) || stalled)
+    }
+
+    /// Whether Graph took the token that pods have, or is not asked, or takes none.
+    fn is_tried(&self, status: &GraphTokenStatus) -> bool {
+        let graphtoken = self.object(Kind::GraphToken, "mail");
+        let asked = graphtoken.is_some_and(|g| g["spec"]["endpoints"]["graph"].is_string());
+        let last = status.last_probe.as_ref().map(|last| last.reason);
+        !asked || last == Some(Reason::Accepted) || self.idp.refuses
     }
 
     /// Whether anybody was ever told to sign in, without a code to do it with.

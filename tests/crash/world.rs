@@ -40,7 +40,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
         listener.set_nonblocking(true).expect("a socket can be non-blocking");
         let address = listener.local_addr().expect("it is bound");
-        let state = State::new(rotation, format!("http://{address}/token"));
+        let state = State::new(rotation, &format!("http://{address}"));
         let stopped = watch::Sender::new(false);
         let (state, skew) = (Mutex::new(state), AtomicI64::new(0));
         Arc::new(Self { state, stopped, listener, skew, election, lagging })

@@ -75,6 +75,7 @@ impl Minds {
                 Act::Exchange(exchange) => Some(exchange),
                 Act::Wait => None,
                 Act::Publish => unreachable!("the target is as the credential is: {view:?}"),
+                Act::Probe => unreachable!("this token endpoint has no Graph beside it"),
             }
         })
     }

@@ -148,7 +148,7 @@ impl Noted for graphtoken::plan::Why {
             Self::Due => "a token due",
             Self::Recovery => "a recovery",
             Self::NoToken => "no token",
-            Self::Requested | Self::Retry | Self::SignIn => "out of scope",
+            Self::Requested | Self::Rejected | Self::Retry | Self::SignIn => "out of scope",
         }
     }
 }

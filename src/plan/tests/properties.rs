@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::json;
@@ -5,7 +7,9 @@ use serde_json::json;
 use super::world::{LABEL, LIFE, World, after, now};
 use crate::api::{Reason, Time};
 use crate::observed::{CredentialState, Observed, SeedState, TargetState, TokenFacts};
+use crate::plan::probe::trial;
 use crate::plan::{Act, Exchange, Source, plan};
+use crate::verdict::Verdict;
 
 type Change = fn(&mut World);
 
@@ -21,6 +25,14 @@ const CHANGES: &[Change] = &[
         w.spec["target"] =
             json!({"data": [{"key": "t", "format": "AccessToken"}], "deletionPolicy": "Retain"});
     },
+    World::verify,
+    |w| w.spec["verify"] = json!({}),
+    |w| if_tried(w, |w| w.tried(Verdict::Accepted, 60)),
+    |w| if_tried(w, |w| w.tried(Verdict::Accepted, 8 * 24 * 3600)),
+    |w| if_tried(w, |w| w.tried(Verdict::Rejected, 60)),
+    |w| if_tried(w, |w| w.tried(Verdict::Throttled(Some(Duration::from_secs(90))), 30)),
+    |w| if_tried(w, |w| w.tried(Verdict::Unwell(502), 30)),
+    |w| if_tried(w, |w| w.tried(Verdict::Failed(404), -300)),
     World::request,
     World::new_seed,
     World::no_seed,
@@ -53,6 +65,12 @@ const CHANGES: &[Change] = &[
     // The spec's CEL rules keep an account away from an app; the plan would not mind.
     |w| w.spec["account"] = json!("boss@contoso.com"),
 ];
+
+fn if_tried(world: &mut World, change: Change) {
+    if world.observed.served().is_some() && trial(&world.desired(), &world.observed).is_some() {
+        change(world);
+    }
+}
 
 fn if_credential(world: &mut World, change: Change) {
     if world.observed.credential().is_some() {
@@ -111,6 +129,7 @@ fn act(world: &mut World, act: &Act) {
     let desired = world.desired();
     match act {
         Act::Wait => unreachable!("there is nothing to do"),
+        Act::Probe => world.tried(Verdict::Accepted, 0),
         Act::Publish => {
             let facts = at_hand(world).expect("there is a token to publish");
             world.serve(facts);
@@ -215,6 +234,17 @@ proptest! {
     }
 
     #[test]
+    fn what_is_tried_is_what_pods_have_and_good(world in worlds()) {
+        if world.act() == Act::Probe {
+            let token = world.observed.served().unwrap();
+            prop_assert!(token.expires_at > now());
+            prop_assert_eq!(&token.issued_for, &world.desired().issued_for);
+            prop_assert!(!world.desired().suspend);
+            prop_assert!(world.desired().probing.is_some());
+        }
+    }
+
+    #[test]
     fn where_all_goes_well_an_exchange_and_a_write_are_enough(world in worlds()) {
         let mut world = world;
         let mut acts = Vec::new();
@@ -225,7 +255,7 @@ proptest! {
             }
             act(&mut world, &next);
             acts.push(next);
-            prop_assert!(acts.len() <= 3, "no end: {:?}", acts);
+            prop_assert!(acts.len() <= 4, "no end: {:?}", acts);
         }
         let exchanges = acts.iter().filter(|act| matches!(act, Act::Exchange(_))).count();
         prop_assert!(exchanges <= 1, "{:?}", acts);

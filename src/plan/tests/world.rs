@@ -13,9 +13,11 @@ use crate::observed::{
     ChainClient, Credential, CredentialState, Identity, Meta, Observed, Pending, ProofState, Published,
     Record, SeedState, StoredToken, TargetState, TargetView, TokenFacts, labels, target,
 };
+use crate::plan::probe::{noted, trial};
 use crate::plan::{Act, Exchange, Plan, Source, Why, plan};
 use crate::render::layout_digest;
 use crate::target_shape::annotations;
+use crate::verdict::Verdict;
 
 pub(crate) const UID: &str = "uid-1";
 pub(crate) const HOLDER: &str = "me";
@@ -61,6 +63,8 @@ impl World {
             "clientId": "11111111-2222-3333-4444-555555555555",
             "grant": {"refreshToken": {"secretRef": {"name": "seed", "key": "token"}}},
             "scopes": ["Mail.Read"],
+            // Tests of what is tried at Microsoft Graph ask for it: `World::verify`.
+            "verify": {"interval": "0s"},
         });
         let identity =
             Identity { namespace: "ns".into(), name: "mail".into(), uid: UID.into(), generation: 3 };
@@ -225,6 +229,19 @@ impl World {
         });
         self.observed.status.last_failure = Some(serde_json::from_value(failure).unwrap());
         self.observed.status.consecutive_failures = failures;
+    }
+
+    /// Tokens are tried at Microsoft Graph, as by default: weekly.
+    pub(crate) fn verify(&mut self) {
+        self.spec["verify"] = json!({"path": "/me"});
+    }
+
+    /// The served token was tried so many seconds ago.
+    pub(crate) fn tried(&mut self, verdict: Verdict, ago: i64) {
+        let status = std::mem::take(&mut self.observed.status);
+        let trial = trial(&self.desired(), &self.observed).unwrap();
+        let token = self.observed.served().unwrap().clone();
+        self.observed.status = noted(status, trial, &token, verdict, after(-ago));
     }
 
     pub(crate) fn request(&mut self) {
