@@ -31,6 +31,8 @@ const LOOP_PAUSE: Duration = Duration::from_mins(5);
 /// How many AADSTS numbers are kept, and how many a message shows.
 const MAX_CODES: usize = 16;
 const SHOWN_CODES: usize = 3;
+/// How many scopes a message names.
+const SHOWN_SCOPES: usize = 10;
 /// What stands for a provider's string that is not of the expected form.
 const INVALID: &str = "invalid";
 /// What stands for a provider's string that has a secret of ours in it.
@@ -191,6 +193,27 @@ impl Failure {
             }
         }
         self.message = advice + &self.shown();
+        self
+    }
+
+    /// Names the scopes that somebody must consent to, where that is what is wrong: those that were asked for and are not
+    /// among the granted ones.
+    #[must_use]
+    pub fn naming_scopes(mut self, asked: &[String], granted: &[String]) -> Self {
+        const OF_THE_PROTOCOL: [&str; 4] = ["openid", "profile", "email", "offline_access"];
+        // Providers spell them with and without the resource.
+        let short = |scope: &str| scope.rsplit('/').next().unwrap_or(scope).to_ascii_lowercase();
+        let granted: Vec<String> = granted.iter().map(|scope| short(scope)).collect();
+        let named = asked.iter().filter(|scope| !OF_THE_PROTOCOL.contains(&scope.as_str()));
+        let (all, new): (Vec<_>, Vec<_>) = (
+            named.clone().map(String::as_str).collect(),
+            named.filter(|scope| !granted.contains(&short(scope))).map(String::as_str).collect(),
+        );
+        let scopes = if new.is_empty() { all } else { new };
+        if let Some(at) = self.message.to_ascii_lowercase().find(advice::THESE_SCOPES) {
+            let shown = scopes.into_iter().take(SHOWN_SCOPES).collect::<Vec<_>>().join(", ");
+            self.message.insert_str(at + advice::THESE_SCOPES.len(), &format!(" ({shown})"));
+        }
         self
     }
 

@@ -20,6 +20,8 @@ mod silence;
 
 /// A failure that only a person can mend is tried again this often, in case it was mended where we cannot see.
 const HOURLY: SignedDuration = SignedDuration::from_hours(1);
+/// How long before a refresh token's end a warning is given.
+const WARNING_AHEAD: SignedDuration = SignedDuration::from_hours(14 * 24);
 /// Two refreshes of one `GraphToken` are never closer than this.
 const SPACING: SignedDuration = SignedDuration::from_secs(1);
 /// Clocks of two nodes differ by less than this. What was noted further in the future was noted before our clock was set back.
@@ -165,7 +167,7 @@ fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
 /// A plan that waits: until `at`, and for the token in the target to run out, for then the conditions change.
 fn waiting(at: Option<Timestamp>, observed: &Observed, now: Timestamp) -> Plan {
     let expiry = observed.served().map(|token| token.expires_at);
-    let look_at = [at, expiry].into_iter().flatten().filter(|t| *t > now).min();
+    let look_at = [at, expiry, dies_soon_from(observed)].into_iter().flatten().filter(|t| *t > now).min();
     Plan { act: Act::Wait, look_at, next_exchange: None, problem: None }
 }
 
@@ -502,6 +504,22 @@ fn jitter(uid: &str, expires_at: Timestamp) -> i32 {
     hash.update(expires_at.as_millisecond().to_be_bytes());
     let digest = hash.finalize();
     i32::from(u16::from_be_bytes([digest[0], digest[1]]) % 1001)
+}
+
+/// When it is time to warn that the refresh token dies for want of use: as long before as a person may be on holiday.
+fn dies_soon_from(observed: &Observed) -> Option<Timestamp> {
+    let dies = Timestamp::from(observed.status.refresh_token_expires_at?);
+    dies.saturating_sub(WARNING_AHEAD).ok()
+}
+
+/// Says that the refresh token dies soon, if it does.
+pub fn refresh_token_warning(observed: &Observed, now: Timestamp) -> Option<String> {
+    let dies = observed.status.refresh_token_expires_at?;
+    dies_soon_from(observed).filter(|from| *from <= now)?;
+    Some(format!(
+        "the refresh token has not been used for long and dies about {dies}: see in the conditions why it is not refreshed, \
+         or a user must sign in again"
+    ))
 }
 
 /// The refresh policy's warning for the token at hand, if there is one.

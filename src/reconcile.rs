@@ -15,7 +15,7 @@ use crate::desired::{Desired, Grant};
 use crate::failure::Failure;
 use crate::observe::{credential_store, fill, poll_at, sketch};
 use crate::observed::{Credential, CredentialState, Identity, Observed, SeedState, TargetState, TargetView};
-use crate::plan::{Act, Exchange, Plan, Source, Why, plan, policy_warning};
+use crate::plan::{Act, Exchange, Plan, Source, Why, plan, policy_warning, refresh_token_warning};
 use crate::proof;
 use crate::rotation::{InFlight, InHand, Job, Report};
 use crate::state::{Key, Memory};
@@ -154,6 +154,13 @@ async fn say(ctx: &Context, desired: &Desired, observed: &Observed, memory: &mut
         && memory.said.insert("RenewBeforeTooLong".to_owned())
     {
         ctx.events.warning(identity, "RenewBeforeTooLong", &warning).await;
+    }
+    match refresh_token_warning(observed, ctx.now()) {
+        None => _ = memory.said.remove("RefreshTokenExpiring"),
+        Some(note) if memory.said.insert("RefreshTokenExpiring".to_owned()) => {
+            ctx.events.warning(identity, "RefreshTokenExpiring", &note).await;
+        }
+        Some(_) => {}
     }
     if let Some(note) = ctx.state.ends.notice(&Key::new(&identity.namespace, &identity.name), ctx.now()) {
         ctx.events.warning(identity, "ClientCredentialExpiring", &note).await;

@@ -333,13 +333,21 @@ impl Exchanger {
                 grant::read(kind, &answer, self.clock.now())
             }
         };
-        let outcome = outcome.masked(request);
+        let outcome = naming_scopes(job, outcome.masked(request));
         if let Outcome::Refused(failure) = &outcome {
             self.heed(client, failure);
         }
         self.metrics.token_request(label_kind.as_str(), label(&outcome), began.elapsed());
         Ok(Sent { attempt, at, outcome })
     }
+}
+
+/// Who reads that consent is missing is to know for what.
+fn naming_scopes(job: &Job, outcome: Outcome) -> Outcome {
+    let Outcome::Refused(failure) = outcome else { return outcome };
+    let token = job.planned_with.as_ref().and_then(|credential| credential.record.token.as_ref());
+    let granted = token.map(|token| token.granted_scopes.as_slice()).unwrap_or_default();
+    Outcome::Refused(failure.naming_scopes(&job.desired.scopes, granted))
 }
 
 struct Sent {

@@ -306,9 +306,7 @@ fn ready<'a>(
 fn refreshed<'a>(desired: &Desired, status: &GraphTokenStatus, failure: Option<&'a Problem>) -> Says<'a> {
     let says = |status, reason, message| Says { type_: ConditionType::Refreshed, status, reason, message };
     if desired.suspend {
-        let message =
-            "spec.suspend is set: no exchange takes place, and an unused refresh token dies after 90 days";
-        return says(ConditionStatus::Unknown, Reason::Suspended, message.into());
+        return says(ConditionStatus::Unknown, Reason::Suspended, suspended(status).into());
     }
     match failure {
         Some(failure) => says(ConditionStatus::False, failure.reason, failure.message.as_str().into()),
@@ -317,6 +315,14 @@ fn refreshed<'a>(desired: &Desired, status: &GraphTokenStatus, failure: Option<&
         }
         None => says(ConditionStatus::Unknown, Reason::TokenPending, "no exchange took place yet".into()),
     }
+}
+
+/// A suspended chain's clock is running.
+fn suspended(status: &GraphTokenStatus) -> String {
+    let dies = status.refresh_token_expires_at.map(|dies| {
+        format!("; the refresh token dies about {dies} for want of use, and then a user must sign in again")
+    });
+    format!("spec.suspend is set: no exchange takes place{}", dies.unwrap_or_default())
 }
 
 /// Conditions keep the time at which their status last changed.

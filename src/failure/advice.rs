@@ -12,6 +12,8 @@ use crate::grant::GrantKind;
 type Advice = (&'static str, &'static str);
 
 const SIGN_IN: &str = "sign in again and put the new refresh token into the seed Secret";
+/// How the advice on consent speaks of scopes; only that on consent does.
+pub(super) const THESE_SCOPES: &str = "these scopes";
 /// The same where the operator asks for the sign-in itself.
 const NEW_CODE: &str =
     "ask for a new code by a new value of the annotation graphtoken.io/requested-at, and sign in with it";

@@ -365,6 +365,27 @@ fn no_answer_is_the_providers_trouble_and_says_which(
     assert!(failure.message.contains(said) && failure.is_transient() && failure.retry_after.is_none());
 }
 
+#[rstest]
+#[case::what_is_new(&["https://graph.microsoft.com/Mail.Read"], "these scopes (https://graph.microsoft.com/Files.Read): consent")]
+#[case::however_it_is_spelled(&["mail.read"], "these scopes (https://graph.microsoft.com/Files.Read): consent")]
+#[case::all_of_a_first_sign_in(&[], "(https://graph.microsoft.com/Mail.Read, https://graph.microsoft.com/Files.Read): consent")]
+#[case::all_if_none_is_new(&["Mail.Read", "Files.Read"], "(https://graph.microsoft.com/Mail.Read, https://graph.microsoft.com/Files.Read)")]
+fn who_is_to_consent_reads_to_what(#[case] granted: &[&str], #[case] says: &str) {
+    let asked = [
+        "https://graph.microsoft.com/Mail.Read",
+        "https://graph.microsoft.com/Files.Read",
+        "openid",
+        "offline_access",
+    ];
+    let asked = asked.map(str::to_owned);
+    let granted: Vec<String> = granted.iter().map(|&scope| scope.to_owned()).collect();
+    let missing = refused(400, &entra("invalid_grant", &[65001])).naming_scopes(&asked, &granted);
+    assert!(missing.message.contains(says), "{}", missing.message);
+    // Where nothing is said of consent, nothing is said of scopes.
+    let revoked = refused(400, &entra("invalid_grant", &[50173]));
+    assert_eq!(revoked.clone().naming_scopes(&asked, &granted), revoked);
+}
+
 #[test]
 fn nothing_of_a_description_is_ever_shown() {
     for status in [200, 302, 400, 401, 403, 429, 500, 503] {

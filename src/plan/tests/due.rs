@@ -9,7 +9,7 @@ use serde_json::json;
 use super::world::{AGE, LIFE, UID, World, after, now};
 use crate::desired::RefreshPolicy;
 use crate::observed::TokenFacts;
-use crate::plan::{due, policy_warning, renew_before_is_too_long};
+use crate::plan::{due, policy_warning, refresh_token_warning, renew_before_is_too_long};
 
 fn millis(millis: u64) -> SignedDuration {
     SignedDuration::try_from(Duration::from_millis(millis)).unwrap()
@@ -176,5 +176,26 @@ proptest! {
         let due = due(policy, &token, UID);
         prop_assert!(due >= issued_at && due <= expires_at.max(issued_at));
         let _ = renew_before_is_too_long(policy, expires_at.duration_since(issued_at));
+    }
+}
+
+#[rstest]
+#[case::long_before(15 * 24, None)]
+#[case::two_weeks_before(14 * 24, Some("dies about"))]
+#[case::after_it(-1, Some("dies about"))]
+fn a_refresh_token_that_nobody_uses_is_warned_of_two_weeks_ahead(
+    #[case] hours: i64,
+    #[case] says: Option<&str>,
+) {
+    let mut world = World::delegated();
+    world.spec["suspend"] = json!(true);
+    world.observed.status.refresh_token_expires_at = Some(after(hours * 3600).into());
+    let warning = refresh_token_warning(&world.observed, now());
+    assert_eq!(warning.is_some(), says.is_some(), "{warning:?}");
+    assert!(says.is_none_or(|says| warning.unwrap().contains(says)));
+    // Nothing else would bring a look on that day.
+    if says.is_none() {
+        world.observed.target = crate::observed::TargetState::Absent;
+        assert_eq!(world.plan().look_at, Some(after((hours - 14 * 24) * 3600)));
     }
 }
