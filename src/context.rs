@@ -1,9 +1,11 @@
 //! What all reconciles of a term of leadership share.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::clients::ClientCache;
 use crate::desired::Guards;
 use crate::events::Events;
 use crate::rotation::Exchanger;
@@ -15,6 +17,8 @@ pub struct Context {
     pub exchanger: Exchanger,
     /// Metadata of all Secrets.
     pub secrets: SecretCache,
+    /// `ClusterGraphClient`s, and who is on them.
+    pub clients: Arc<ClientCache>,
     /// What is remembered between reconciles.
     pub state: State,
     /// What the settings let a spec do.

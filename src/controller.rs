@@ -22,13 +22,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::GraphToken;
 use crate::api::names::{ANNOTATION_REQUESTED_AT, CREDENTIAL_SUFFIX, GROUP, credential_name};
+use crate::clients::{ClientCache, Feed};
 use crate::context::Context;
+use crate::desired::shared_client;
 use crate::kubeclient::Clients;
 use crate::metrics::{ConditionSample, Metrics, ObjectSample};
-use crate::reconcile::{reconcile, refuse};
 use crate::retention::{is_credential, retain};
 use crate::state::{Ends, Key, SecretCache, SecretStore};
-use crate::store::StoreError;
+
+mod everyone;
+mod shared;
+mod worker;
+
+use everyone::Everyone;
+use worker::{Worker, on_error};
 
 /// A `GraphToken` as it is watched: one that does not decode must not blind us to the others.
 pub type Guarded = DeserializeGuard<GraphToken>;
@@ -60,28 +67,38 @@ impl Backoff for WatchBackoff {
 
 /// The caches of a term of leadership.
 #[derive(Clone, Default)]
-pub struct Caches(Arc<Mutex<(Vec<GraphTokenStore>, Ends)>>);
+pub struct Caches(Arc<Mutex<Stores>>);
+
+/// The `GraphToken`s, the `ClusterGraphClient`s, and when client credentials end.
+type Stores = (Vec<GraphTokenStore>, Option<Arc<ClientCache>>, Ends);
 
 impl Caches {
-    fn lock(&self) -> std::sync::MutexGuard<'_, (Vec<GraphTokenStore>, Ends)> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Stores> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What `/metrics` shows of each `GraphToken`.
     pub fn samples(&self) -> Vec<ObjectSample> {
-        let (stores, _) = self.lock().clone();
-        stores.iter().flat_map(Store::state).filter_map(|g| g.0.as_ref().ok().map(sample)).collect()
+        let (stores, clients, _) = self.lock().clone();
+        let clients = clients.as_deref();
+        let graphtokens = stores.iter().flat_map(Store::state);
+        graphtokens.filter_map(|g| g.0.as_ref().ok().map(|g| sample(g, clients))).collect()
     }
 
     /// When the certificates and client secrets that are in use end.
     pub fn ends(&self) -> BTreeMap<Key, Timestamp> {
-        let (_, ends) = self.lock().clone();
+        let (_, _, ends) = self.lock().clone();
         ends.all()
     }
 }
 
-fn sample(object: &GraphToken) -> ObjectSample {
+fn sample(object: &GraphToken, clients: Option<&ClientCache>) -> ObjectSample {
     let status = object.status.clone().unwrap_or_default();
+    let stated = || {
+        (object.spec.tenant.clone().unwrap_or_default(), object.spec.client_id.clone().unwrap_or_default())
+    };
+    let shared = shared_client(&object.spec).and_then(|name| clients?.tenant_and_client(name));
+    let (tenant, client_id) = shared.unwrap_or_else(stated);
     let conditions: Vec<ConditionSample> = status
         .conditions
         .iter()
@@ -100,8 +117,8 @@ fn sample(object: &GraphToken) -> ObjectSample {
         refresh_token_expires_at: status.refresh_token_expires_at.map(crate::api::Time::epoch),
         consecutive_failures: status.consecutive_failures.into(),
         conditions,
-        tenant: object.spec.tenant.clone().unwrap_or_default(),
-        client_id: object.spec.client_id.clone().unwrap_or_default(),
+        tenant,
+        client_id,
         grant: if object.spec.grant.client_credentials.is_some() {
             "clientCredentials"
         } else if object.spec.grant.device_code.is_some() {
@@ -120,12 +137,13 @@ struct Scope {
     graphtoken_writer: reflector::store::Writer<Guarded>,
     secrets: SecretStore,
     secret_writer: reflector::store::Writer<PartialObjectMeta<Secret>>,
+    woken: mpsc::UnboundedReceiver<ObjectRef<Guarded>>,
 }
 
 /// Where the watch of Secrets sends what it saw.
 #[derive(Clone)]
 struct Wakes {
-    one: mpsc::UnboundedSender<ObjectRef<Guarded>>,
+    everyone: Everyone,
     all: mpsc::UnboundedSender<()>,
     credentials: mpsc::UnboundedSender<ObjectRef<PartialObjectMeta<Secret>>>,
     secrets_known: Arc<watch::Sender<bool>>,
@@ -140,6 +158,8 @@ pub struct Term {
     pub namespaces: Vec<String>,
     /// Reconciles at once.
     pub concurrency: u16,
+    /// Where the Secrets of `ClusterGraphClient`s are.
+    pub client_namespace: Option<String>,
     /// Counters.
     pub metrics: Metrics,
     /// Where `/metrics` finds the caches.
@@ -155,16 +175,23 @@ pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
     } else {
         term.namespaces.iter().cloned().map(Some).collect()
     };
-    let scopes: Vec<Scope> = namespaces.into_iter().map(|ns| Scope::new(term.clients.clone(), ns)).collect();
-    let stores: BTreeMap<Option<String>, SecretStore> =
+    let everyone = Everyone::default();
+    let scopes: Vec<Scope> =
+        namespaces.into_iter().map(|ns| Scope::new(term.clients.clone(), ns, &everyone)).collect();
+    let mut stores: BTreeMap<Option<String>, SecretStore> =
         scopes.iter().map(|scope| (scope.namespace.clone(), scope.secrets.clone())).collect();
+    let client_secrets = shared::ClientSecrets::beside(&mut stores, term.client_namespace.as_deref());
     let ctx = Arc::new(context(SecretCache::new(stores)));
     let graphtokens = scopes.iter().map(|scope| scope.graphtokens.clone()).collect();
-    *term.caches.lock() = (graphtokens, ctx.state.ends.clone());
+    *term.caches.lock() = (graphtokens, Some(Arc::clone(&ctx.clients)), ctx.state.ends.clone());
+    let shared =
+        tokio::spawn(shared::watch(term.clients.clone(), Arc::clone(&ctx), everyone.clone(), client_secrets));
     // Shared by the scopes, so that many namespaces do not mean many reconciles at once.
     let slots = Arc::new(Semaphore::new(usize::from(term.concurrency)));
-    let running = scopes.into_iter().map(|scope| scope.run(&ctx, &term, Arc::clone(&slots)));
+    let running =
+        scopes.into_iter().map(|scope| scope.run(&ctx, &term, Arc::clone(&slots), everyone.clone()));
     futures::future::join_all(running).await;
+    shared.abort();
     ctx.exchanger.tasks.close();
     if !ctx.exchanger.tasks.is_empty() {
         tracing::info!(exchanges = ctx.exchanger.tasks.len(), "waiting for exchanges in flight");
@@ -174,39 +201,62 @@ pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
 }
 
 impl Scope {
-    fn new(clients: Clients, namespace: Option<String>) -> Self {
+    fn new(clients: Clients, namespace: Option<String>, everyone: &Everyone) -> Self {
         let (graphtokens, graphtoken_writer) = reflector::store();
         let (secrets, secret_writer) = reflector::store();
-        Self { clients, namespace, graphtokens, graphtoken_writer, secrets, secret_writer }
+        let woken = everyone.join(namespace.clone());
+        Self { clients, namespace, graphtokens, graphtoken_writer, secrets, secret_writer, woken }
     }
 
-    async fn run(self, ctx: &Arc<Context>, term: &Term, slots: Arc<Semaphore>) {
-        let (one, woken) = mpsc::unbounded();
+    async fn run(self, ctx: &Arc<Context>, term: &Term, slots: Arc<Semaphore>, everyone: Everyone) {
         let (all, all_woken) = mpsc::unbounded();
         let (credentials, credentials_woken) = mpsc::unbounded();
         let (known, secrets_known) = watch::channel(false);
         let graphtokens_known = Arc::new(watch::Sender::new(false));
-        let wakes = Wakes { one, all, credentials, secrets_known: Arc::new(known), graphtokens_known };
+        let wakes = Wakes {
+            everyone: everyone.clone(),
+            all,
+            credentials,
+            secrets_known: Arc::new(known),
+            graphtokens_known,
+        };
         let graphtoken_api = api(&self.clients.watches, self.namespace.as_deref());
         let secret_api: Api<PartialObjectMeta<Secret>> =
             api(&self.clients.watches, self.namespace.as_deref());
 
+        // As long as all namespaces or this one are watched, its Secrets need no watch of their own.
+        let holds_client_secrets = term
+            .client_namespace
+            .as_ref()
+            .is_some_and(|of| self.namespace.as_ref().is_none_or(|own| own == of));
         let seen = graphtoken_events(
             graphtoken_api,
             self.graphtoken_writer,
             Arc::clone(ctx),
             wakes.clone(),
             self.secrets.clone(),
+            self.namespace.clone(),
         );
-        let secrets =
-            watch_secrets(secret_api, self.secret_writer, Arc::clone(ctx), wakes, self.graphtokens.clone());
+        let secrets = watch_secrets(
+            secret_api,
+            self.secret_writer,
+            Arc::clone(ctx),
+            wakes,
+            self.graphtokens.clone(),
+            holds_client_secrets,
+        );
         let config = controller::Config::default().concurrency(term.concurrency);
         let began = Arc::new(AtomicBool::new(false));
-        let worker =
-            Worker { slots, metrics: term.metrics.clone(), secrets_known, began: Arc::clone(&began) };
+        let worker = Worker {
+            slots,
+            metrics: term.metrics.clone(),
+            secrets_known,
+            everyone,
+            began: Arc::clone(&began),
+        };
         let work = Controller::for_stream(seen, self.graphtokens)
             .with_config(config.clone())
-            .reconcile_on(woken)
+            .reconcile_on(self.woken)
             .reconcile_all_on(all_woken)
             .graceful_shutdown_on(term.stop.clone().cancelled_owned())
             .run(move |object, ctx| worker.clone().work(object, ctx), on_error, Arc::clone(ctx))
@@ -260,6 +310,7 @@ fn graphtoken_events(
     ctx: Arc<Context>,
     wakes: Wakes,
     secrets: SecretStore,
+    namespace: Option<String>,
 ) -> impl Stream<Item = Result<Guarded, watcher::Error>> + Send {
     let graphtokens = writer.as_reader();
     watcher(api, watcher::Config::default())
@@ -268,13 +319,18 @@ fn graphtoken_events(
         .reflect(writer)
         .inspect(move |event| match event {
             Ok(Event::Delete(object)) => forget(&ctx, &wakes, object.meta()),
+            Ok(Event::Apply(object) | Event::InitApply(object)) => note_failure(&ctx, object),
             // What was deleted while the watch was broken shows only now.
             Ok(Event::InitDone) => {
                 wakes.graphtokens_known.send_replace(true);
+                wakes.everyone.heard(&namespace);
                 wake_orphans(&wakes, &secrets, &graphtokens);
             }
-            Err(error) => log_watch("graphtokens", error),
-            _ => {}
+            Ok(Event::Init) => {}
+            Err(error) => {
+                wakes.everyone.heard(&namespace);
+                log_watch("graphtokens", error);
+            }
         })
         .applied_objects()
         .predicate_filter(
@@ -296,9 +352,18 @@ fn fingerprint(value: &impl std::hash::Hash) -> u64 {
     hasher.finish()
 }
 
+/// What a provider said to one `GraphToken` holds for others, whichever process heard it.
+fn note_failure(ctx: &Context, object: &Guarded) {
+    let status = object.0.as_ref().ok().and_then(|graphtoken| graphtoken.status.as_ref());
+    if let Some(failure) = status.and_then(|status| status.last_failure.as_ref()) {
+        ctx.exchanger.throttle.note(failure, ctx.now());
+    }
+}
+
 fn forget(ctx: &Context, wakes: &Wakes, meta: &ObjectMeta) {
     let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
     ctx.state.forget(&Key::new(namespace, name));
+    ctx.clients.forget(&Key::new(namespace, name));
     let credential = ObjectRef::new(&credential_name(name)).within(namespace);
     let _ = wakes.credentials.unbounded_send(credential);
 }
@@ -310,6 +375,7 @@ async fn watch_secrets(
     ctx: Arc<Context>,
     wakes: Wakes,
     graphtokens: GraphTokenStore,
+    holds_client_secrets: bool,
 ) {
     let secrets = writer.as_reader();
     let events = watcher(api, watcher::Config::default())
@@ -334,9 +400,17 @@ async fn watch_secrets(
                     wakes.secrets_known.send_replace(true);
                     wake_orphans(&wakes, &secrets, &graphtokens);
                     let _ = wakes.all.unbounded_send(());
+                    if holds_client_secrets {
+                        wakes.everyone.wake(ctx.clients.secrets_known());
+                    }
                 }
                 Ok(Event::Init | Event::InitApply(_)) => {}
-                Err(error) => log_watch("secrets", error),
+                Err(error) => {
+                    log_watch("secrets", error);
+                    if holds_client_secrets {
+                        wakes.everyone.wake(ctx.clients.failed(Feed::Secrets, &broken(error)));
+                    }
+                }
             }
             std::future::ready(())
         })
@@ -356,8 +430,9 @@ fn secret_changed(
         if is_there && ctx.state.is_own_write(&graphtoken, version) {
             continue;
         }
-        let _ = wakes.one.unbounded_send(ObjectRef::new(&graphtoken.name).within(&graphtoken.namespace));
+        wakes.everyone.wake([graphtoken]);
     }
+    shared::secret_changed(ctx, &wakes.everyone, namespace, name);
     if is_there && is_credential(meta) && is_orphan(meta, graphtokens) {
         let _ = wakes.credentials.unbounded_send(ObjectRef::new(name).within(namespace));
     }
@@ -382,54 +457,16 @@ fn is_orphan(credential: &ObjectMeta, graphtokens: &GraphTokenStore) -> bool {
 }
 
 fn log_watch(what: &str, error: &watcher::Error) {
+    tracing::warn!(what, why = broken(error), "a watch broke off; it is taken up again");
+}
+
+fn broken(error: &watcher::Error) -> String {
     use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    let why = match error {
+    match error {
         InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
             crate::kubeclient::describe(error)
         }
         WatchError(status) => format!("the API server answered {} {}", status.code, status.reason),
         NoResourceVersion => "an answer without a resourceVersion".to_owned(),
-    };
-    tracing::warn!(what, why, "a watch broke off; it is taken up again");
-}
-
-#[derive(Clone)]
-struct Worker {
-    slots: Arc<Semaphore>,
-    metrics: Metrics,
-    /// Whether the cache of Secrets is filled. (The store's own `wait_until_ready` wakes only one of several tasks in kube 5.0.)
-    secrets_known: watch::Receiver<bool>,
-    /// Set with the first reconcile that has all it needs.
-    began: Arc<AtomicBool>,
-}
-
-impl Worker {
-    async fn work(mut self, object: Arc<Guarded>, ctx: Arc<Context>) -> Result<Action, StoreError> {
-        // Neither can fail: the semaphore is never closed, and the writer lives as long as the watch.
-        let _slot = self.slots.acquire().await;
-        let _ = self.secrets_known.wait_for(|known| *known).await;
-        self.began.store(true, Ordering::Release);
-        let began = tokio::time::Instant::now();
-        let done = match &object.0 {
-            Ok(graphtoken) => reconcile(graphtoken, &ctx).await,
-            Err(invalid) => refuse(invalid, &ctx).await,
-        };
-        self.metrics.reconciled(began.elapsed());
-        done
     }
-}
-
-/// Only the API server's failures come here; they are in nobody's status, so they are logged.
-#[expect(clippy::needless_pass_by_value, reason = "kube's signature")]
-fn on_error(object: Arc<Guarded>, error: &StoreError, _: Arc<Context>) -> Action {
-    match error {
-        // Changed under our hands: the watch brings the news.
-        StoreError::Conflict | StoreError::Gone => {
-            tracing::debug!(%error, name = object.name_any(), "look again");
-        }
-        error => {
-            tracing::warn!(%error, namespace = object.namespace(), name = object.name_any(), "look failed");
-        }
-    }
-    Action::requeue(ERROR_PAUSE)
 }

@@ -14,7 +14,7 @@ use crate::seed::hex;
 
 mod client;
 
-pub use client::{Client, ClientProof, ClusterClient, Guards};
+pub use client::{Client, ClientProof, ClusterClient, Guards, shared_client};
 use client::{ClientSpec, client};
 
 /// How long a delegated sign-in outlives its `GraphToken` by default.
@@ -164,6 +164,26 @@ pub enum SpecError {
          team which ClusterGraphClient to name (kubectl get clustergraphclients)"
     )]
     ClientAbsent {
+        /// The name.
+        name: String,
+    },
+    /// The API server holds a client that this version of the operator cannot read.
+    #[error(
+        "spec.clientRef: the ClusterGraphClient {name} cannot be read ({problem}): the CRD and the operator are of different \
+         versions; ask whoever runs the operator to apply the CRD of this one"
+    )]
+    ClientUndecodable {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// No client is stated, and the operator has no others.
+    #[error(
+        "spec.clientRef: this operator serves no ClusterGraphClients, such as {name}: it works in single namespaces and has \
+         no --client-namespace; set spec.tenant and spec.clientId, or ask whoever runs the operator to set --client-namespace"
+    )]
+    ClientsNotServed {
         /// The name.
         name: String,
     },

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod render;
 pub mod seed;
 pub mod target_shape;
+pub mod throttle;
 
 #[cfg(feature = "operator")]
 pub mod admin;
@@ -27,6 +28,8 @@ pub mod admin;
 pub mod args;
 #[cfg(feature = "operator")]
 pub mod certificate;
+#[cfg(feature = "operator")]
+pub mod clients;
 #[cfg(feature = "operator")]
 pub mod clock;
 #[cfg(feature = "operator")]

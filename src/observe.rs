@@ -70,6 +70,7 @@ pub fn sketch(
         in_hand: in_hand.map(|token| token.stored.facts.clone()),
         holder: ctx.exchanger.holder.clone(),
         pending_stood: false,
+        silence: ctx.exchanger.throttle.silence(&desired.client, ctx.now()),
         secret_labels: ctx.secret_labels.clone(),
         identity: identity.clone(),
         status,
@@ -91,6 +92,7 @@ pub async fn fill(
     observed.poll_at = poll_at(ctx, &observed, memory);
     let prover = proof::prover(ctx, &desired.client, &observed.identity).await?;
     observed.proof = prover.err().unwrap_or(ProofState::Usable);
+    observed.silence = ctx.exchanger.throttle.silence(&desired.client, ctx.now());
     memory.read_live = false;
     Ok(observed)
 }
@@ -112,7 +114,7 @@ fn referenced(identity: &Identity, desired: &Desired) -> Vec<Key> {
 }
 
 /// The newest status known: the cached one, or what this process wrote or would have written after it.
-fn status(object: &GraphToken, memory: &mut Memory) -> GraphTokenStatus {
+pub fn status(object: &GraphToken, memory: &mut Memory) -> GraphTokenStatus {
     let cached_version = object.metadata.resource_version.as_deref().unwrap_or_default();
     match &memory.status {
         Some((None, status)) => return status.clone(),

@@ -16,6 +16,7 @@ use crate::api::{GraphTokenStatus, Reason};
 use crate::desired::Client;
 use crate::grant::Account;
 use crate::seed::{self, hex};
+use crate::throttle::Silence;
 
 /// Key of the access token in the credential Secret.
 pub const KEY_ACCESS_TOKEN: &str = "access_token";
@@ -419,6 +420,8 @@ pub struct Observed {
     pub holder: String,
     /// Whether somebody else's write-ahead record stood unchanged long enough to be taken over.
     pub pending_stood: bool,
+    /// The silence that the provider asked of the client, be it of this `GraphToken` or of another.
+    pub silence: Option<Silence>,
     /// Labels that the operator puts on every Secret it writes.
     pub secret_labels: BTreeMap<String, String>,
 }

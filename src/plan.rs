@@ -13,6 +13,7 @@ use crate::observed::{
     ChainClient, Credential, CredentialState, Observed, ProofState, SeedState, TargetState, TokenFacts,
 };
 use crate::render::layout_digest;
+use crate::throttle::{self, Silence};
 
 mod device;
 
@@ -128,19 +129,60 @@ fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         Want::Later(at) => waiting(None, Some(at), observed, now),
         Want::Blocked(problem) => blocked(problem.reason, &problem.message, observed, now),
         Want::Poll { at, until, problem } => {
-            let at = gate(observed, now).map_or(at, |gate| gate.max(at));
+            let at = gate(desired, observed, now).map_or(at, |gate| gate.max(at));
+            let at = held_up(desired, observed, at).map_or(at, |(held, _)| held);
             let exchange = Exchange { why: Why::SignIn, source: Source::DevicePoll };
             let act = if at <= now { Act::Exchange(exchange) } else { Act::Wait };
             // No time is shown: a poll every few seconds would change it each time.
             Plan { act, problem: Some(problem), ..waiting(None, Some(at.min(until)), observed, now) }
         }
         Want::Exchange(exchange, at) => {
-            let at = [Some(at), gate(observed, now), spacing(observed, now)].into_iter().flatten().max();
+            let at =
+                [Some(at), gate(desired, observed, now), spacing(observed, now)].into_iter().flatten().max();
             let at = at.unwrap_or(now);
+            if let Some((held, silence)) = held_up(desired, observed, at).filter(|(held, _)| *held > now) {
+                return silent(at, held, silence, desired, observed, now);
+            }
             let act = if at <= now { Act::Exchange(exchange) } else { Act::Wait };
             waiting_with(act, Some(at), observed, now)
         }
     }
+}
+
+/// Until when an exchange that is to be made at `at` is held up by the client's silence. Who was told itself begins first;
+/// the others follow, spread out.
+fn held_up(desired: &Desired, observed: &Observed, at: Timestamp) -> Option<(Timestamp, Silence)> {
+    let silence = observed.silence?;
+    let told = told_itself(desired, observed);
+    let spread = if told { SignedDuration::ZERO } else { silence.spread() };
+    let begins = plus(silence.until, spread / 1000 * jitter(&observed.identity.uid, silence.until));
+    (at < begins).then_some((begins, silence))
+}
+
+fn told_itself(desired: &Desired, observed: &Observed) -> bool {
+    let failure = observed.status.last_failure.as_ref().filter(|f| f.reason == Reason::Throttled);
+    failure.is_some_and(|f| f.throttles.as_ref().is_none_or(|of| *of == throttle::key(&desired.client)))
+}
+
+/// A plan that is held up from `at` on. That is said once it is due: until then nothing is amiss.
+fn silent(
+    at: Timestamp,
+    held: Timestamp,
+    silence: Silence,
+    desired: &Desired,
+    observed: &Observed,
+    now: Timestamp,
+) -> Plan {
+    let due = at <= now;
+    let problem = (due && !told_itself(desired, observed)).then(|| Problem {
+        reason: Reason::Throttled,
+        message: format!(
+            "The provider asked the client {} for silence until {}, in an answer to another GraphToken: the operator goes on \
+             by itself after that.",
+            desired.client.client_id, silence.until
+        ),
+    });
+    Plan { problem, ..waiting(Some(held), Some(if due { held } else { at }), observed, now) }
 }
 
 fn waiting_with(act: Act, next_exchange: Option<Timestamp>, observed: &Observed, now: Timestamp) -> Plan {
@@ -394,7 +436,7 @@ fn invalid(message: String) -> Problem {
 }
 
 /// The earliest time for another attempt after a failure; `None`: no failure holds anything up.
-fn gate(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
+fn gate(desired: &Desired, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let failure = observed.status.last_failure.as_ref()?;
     let failed_at = Timestamp::from(failure.time);
     if is_ahead(failed_at, now) {
@@ -402,6 +444,8 @@ fn gate(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     }
     let failures = observed.status.consecutive_failures;
     let wait = match failure.reason {
+        // It was said to the client that the spec named before.
+        Reason::Throttled if !told_itself(desired, observed) => return None,
         Reason::Throttled => {
             let asked = failure.retry_after.map_or(failed_at, Timestamp::from);
             return Some(asked.max(plus(failed_at, doubling(failures, 5, 60))));
@@ -451,11 +495,11 @@ fn spacing(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
 }
 
 /// Whether a time that was noted lies in the future: nothing can be counted from it.
-fn is_ahead(noted: Timestamp, now: Timestamp) -> bool {
+pub(crate) fn is_ahead(noted: Timestamp, now: Timestamp) -> bool {
     noted > plus(now, CLOCK_TOLERANCE)
 }
 
-fn plus(at: Timestamp, wait: SignedDuration) -> Timestamp {
+pub(crate) fn plus(at: Timestamp, wait: SignedDuration) -> Timestamp {
     at.saturating_add(wait).unwrap_or(Timestamp::MAX)
 }
 

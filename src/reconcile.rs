@@ -5,24 +5,32 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use kube::api::ObjectMeta;
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 
 use crate::api::names::login_name;
-use crate::api::status::{AccountStatus, SignInSource};
+use crate::api::status::AccountStatus;
 use crate::api::{GraphToken, GraphTokenStatus, Reason};
 use crate::context::Context;
-use crate::desired::{Desired, Grant, SpecError};
+use crate::desired::{Desired, Grant};
 use crate::failure::Failure;
 use crate::observe::{credential_store, fill, poll_at, sketch};
 use crate::observed::{Credential, CredentialState, Identity, Observed, SeedState, TargetState, TargetView};
-use crate::plan::{Act, Exchange, Plan, Problem, Source, Why, plan, policy_warning, was_adopted};
+use crate::plan::{Act, Exchange, Plan, Source, Why, plan, policy_warning};
 use crate::proof;
 use crate::rotation::{InFlight, InHand, Job, Report};
-use crate::state::{Key, Login, Memory};
+use crate::state::{Key, Memory};
 use crate::status;
 use crate::store::StoreError;
 use crate::target::{self, Content, Material};
+
+mod sign_in;
+mod trouble;
+mod undecided;
+
+use sign_in::{discard_login, sign_in_event};
+use trouble::{OTHERS_COMMIT, not_stored_yet, storage_message, unreadable};
+pub use undecided::refuse;
+use undecided::undecided;
 
 /// Exchange, publish, and a second of each where the first look was stale: more is left to the next look.
 const MAX_STEPS: usize = 6;
@@ -31,9 +39,10 @@ const SOON: Duration = Duration::from_secs(1);
 /// A target that was changed or deleted is written again at once, and not again before this has passed: where another
 /// controller has other ideas of it, the two do not race. An app's target costs an exchange each time.
 const REPAIR_PAUSE: Duration = Duration::from_secs(5);
+/// A timer may fire early by its granularity.
+const TIMER: Duration = Duration::from_millis(5);
 /// How long a reconcile waits for an exchange beyond its deadline before it says that storing takes long.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
-
 /// The same once it has said so: it goes on hearing, and writes no status meanwhile.
 const TOLD_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -52,18 +61,6 @@ pub async fn reconcile(object: &GraphToken, ctx: &Context) -> Result<Action, Sto
     done
 }
 
-/// Tells the author of a `GraphToken` that does not decode, as after a CRD and an operator of different versions met.
-pub async fn refuse(invalid: &InvalidObject, ctx: &Context) -> Result<Action, StoreError> {
-    let identity = identity(&invalid.metadata);
-    let error = SpecError::Undecodable(invalid.error.clone());
-    let status = status::project_invalid(&identity, &GraphTokenStatus::default(), &error, ctx.now());
-    match status::write(&ctx.exchanger.client, &identity, &status).await {
-        // It was written: what comes back does not decode either.
-        Ok(_) | Err(StoreError::Unanswered(_)) => Ok(Action::await_change()),
-        Err(error) => Err(error),
-    }
-}
-
 fn identity(meta: &ObjectMeta) -> Identity {
     Identity {
         namespace: meta.namespace.clone().unwrap_or_default(),
@@ -79,14 +76,9 @@ async fn look(
     ctx: &Context,
     memory: &mut Memory,
 ) -> Result<Action, StoreError> {
-    let before = object.status.clone().unwrap_or_default();
-    let desired = match Desired::new(&identity.name, &object.spec, &ctx.guards, &|_| None) {
+    let desired = match ctx.clients.desired(identity, &object.spec, &ctx.guards) {
         Ok(desired) => Arc::new(desired),
-        Err(error) => {
-            let status = status::project_invalid(identity, &before, &error, ctx.now());
-            save(ctx, identity, memory, &before, status).await?;
-            return Ok(Action::await_change());
-        }
+        Err(unresolved) => return undecided(object, identity, ctx, memory, unresolved).await,
     };
     let sketched = sketch(ctx, identity, object, &desired, memory);
     let before = sketched.status.clone();
@@ -118,76 +110,12 @@ async fn retire_former_target(ctx: &Context, desired: &Desired, observed: &Obser
     Some(name.clone())
 }
 
-/// A login that was adopted is deleted: what is in it is spent, or the operator's own by now. Returns whether none is left.
-async fn discard_login(ctx: &Context, observed: &Observed, memory: &Memory) -> bool {
-    let Some(Login { meta, state: SeedState::Found { digest }, .. }) = &memory.login else { return true };
-    if !was_adopted(digest, observed.credential()) {
-        return true;
-    }
-    let identity = &observed.identity;
-    let name = login_name(&identity.name);
-    // At the version that was read: a newer one may hold a newer login.
-    match target::delete(&ctx.exchanger.client, &identity.namespace, &name, meta.clone()).await {
-        Ok(()) | Err(StoreError::Gone | StoreError::Conflict) => true,
-        Err(error) => {
-            tracing::warn!(%error, secret = name, "a login that was adopted could not be deleted yet");
-            false
-        }
-    }
-}
-
-/// By what a user signed in, for an event.
-const fn sign_in_event(source: SignInSource) -> (&'static str, &'static str) {
-    match source {
-        SignInSource::Seed => (
-            "SeedAdopted",
-            "the seed was exchanged; the operator keeps the sign-in from now on, and the seed may be deleted",
-        ),
-        SignInSource::Login => (
-            "LoginAdopted",
-            "the login was exchanged; the operator keeps the sign-in from now on, and deletes the login Secret",
-        ),
-        SignInSource::DeviceCode => {
-            ("SignedIn", "a user signed in by device code; the operator keeps the sign-in")
-        }
-    }
-}
-
-/// The plan where even reading failed.
-fn unreadable(error: &StoreError) -> Plan {
-    tracing::warn!(%error, "what the decision rests on could not be read");
-    let problem = Problem { reason: Reason::StorageUnavailable, message: storage_message(error) };
-    Plan { act: Act::Wait, look_at: None, next_exchange: None, problem: Some(problem) }
-}
-
-fn storage_message(error: &StoreError) -> String {
-    let then = if error.is_transient() {
-        "the operator tries again by itself"
-    } else {
-        "let whoever runs the cluster mend it; the operator tries again by itself"
-    };
-    format!("a Secret could not be read or written: {error}; {then}")
-}
-
-/// What an earlier `GraphToken` of the name left behind, while it cannot be stored.
-const OTHERS_COMMIT: &str = "the sign-in that an earlier GraphToken of this name used is being renewed, and the new one could \
-    not be stored yet: it is kept in memory and tried again; let whoever runs the cluster see why Secrets cannot be written";
-
-/// An exchange takes long: why, if that is known.
-fn not_stored_yet(trouble: Option<&StoreError>) -> String {
-    let why = trouble
-        .map_or("let whoever runs the cluster see why Secrets cannot be written".to_owned(), storage_message);
-    format!(
-        "a new token was got, or is about to be, and could not be stored yet: it is kept in memory and tried again; {why}"
-    )
-}
-
 fn next_look(ctx: &Context, plan: &Plan) -> Action {
     match (&plan.act, plan.look_at, &plan.problem) {
         (Act::Wait, Some(at), _) => {
             let wait = at.duration_since(ctx.now());
-            // A timer may fire early by its granularity; a look before its time would be one for nothing.
-            Action::requeue(Duration::try_from(wait).unwrap_or_default() + Duration::from_millis(5))
+            // A look before its time would be one for nothing.
+            Action::requeue(Duration::try_from(wait).unwrap_or_default() + TIMER)
         }
         (Act::Wait, None, Some(problem)) if problem.reason == Reason::StorageUnavailable => {
             Action::requeue(COMMIT_PATIENCE)
@@ -342,6 +270,11 @@ impl Look<'_> {
             }
         };
         let turn = self.ctx.exchanger.provider.admit(&self.desired.client).await;
+        observed.silence = self.ctx.exchanger.throttle.silence(&self.desired.client, self.ctx.now());
+        if observed.silence.is_some_and(|silence| silence.until > self.ctx.now()) {
+            // It was asked for while this one waited for its turn: decide again.
+            return Ok(observed);
+        }
         let in_flight = self.ctx.exchanger.begin(Job {
             request,
             turn,
@@ -468,8 +401,12 @@ impl Look<'_> {
                     error = failure.error, codes = ?failure.codes, correlation_id = failure.correlation_id,
                     "exchange failed"
                 );
+                let (client, now) = (&self.desired.client, self.ctx.now());
                 observed.status =
-                    status::with_failure(observed.status, failure, &observed.inputs, self.ctx.now());
+                    status::with_refusal(observed.status, failure, client, &observed.inputs, now);
+                if let Some(failure) = &observed.status.last_failure {
+                    self.ctx.exchanger.throttle.note(failure, now);
+                }
                 self.again(observed).await
             }
             Report::SignInRejected(failure) => {

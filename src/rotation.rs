@@ -17,7 +17,7 @@ use crate::api::names::KEY_REFRESH_TOKEN;
 use crate::api::status::SignInSource;
 use crate::clock::Clock;
 use crate::credential::CredentialStore;
-use crate::desired::{Desired, Grant};
+use crate::desired::{Client, Desired, Grant};
 use crate::exchange::{Provider, Received};
 use crate::failure::{Answer, Failure};
 use crate::grant::{
@@ -31,6 +31,7 @@ use crate::plan::{Exchange, Source};
 use crate::proof::Prover;
 use crate::seed;
 use crate::store::StoreError;
+use crate::throttle::{self, Silence, Throttle};
 
 mod device;
 mod in_use;
@@ -69,6 +70,8 @@ pub struct Exchanger {
     pub tasks: TaskTracker,
     /// The credentials of which an exchange is under way.
     pub in_use: InUse,
+    /// The clients that a provider asked for silence.
+    pub throttle: Throttle,
 }
 
 /// An exchange to be made; it owns all it needs, for it may outlive the reconcile that began it.
@@ -291,6 +294,14 @@ impl Exchanger {
         }
     }
 
+    /// A client that was asked for silence keeps it: the others hear of it before the status does.
+    fn heed(&self, client: &Client, failure: &Failure) {
+        if let (Reason::Throttled, Some(pause)) = (failure.reason, failure.retry_after) {
+            let now = self.clock.now();
+            self.throttle.ask(&throttle::key(client), Silence::new(now, pause), now);
+        }
+    }
+
     /// A proof for one request.
     async fn prove<'a>(&self, job: &'a Job) -> Result<Proof<'a>, Failure> {
         job.prover.prove(&self.client, &job.desired.client, self.clock.now()).await
@@ -300,12 +311,14 @@ impl Exchanger {
     /// in between sends nothing.
     async fn send(&self, job: &Job, request: &TokenRequest, seen_at: Instant) -> Result<Sent, Cut> {
         let deadline = self.deadline();
-        if seen_at.elapsed() > FRESH || !self.lease.outlives(deadline) {
+        let client = &job.desired.client;
+        let silenced = self.throttle.silenced(client, self.clock.now());
+        if silenced || seen_at.elapsed() > FRESH || !self.lease.outlives(deadline) {
             return Err(Cut::Stale);
         }
         let attempt = uuid::Uuid::new_v4().to_string();
         let (at, began) = (self.clock.now(), Instant::now());
-        let received = self.provider.post(&job.desired.client.token_url, request, &attempt, deadline).await;
+        let received = self.provider.post(&client.token_url, request, &attempt, deadline).await;
         let kind = job.desired.grant.kind();
         let label_kind = match job.exchange.source {
             Source::Client => GrantKind::ClientCredentials,
@@ -321,6 +334,9 @@ impl Exchanger {
             }
         };
         let outcome = outcome.masked(request);
+        if let Outcome::Refused(failure) = &outcome {
+            self.heed(client, failure);
+        }
         self.metrics.token_request(label_kind.as_str(), label(&outcome), began.elapsed());
         Ok(Sent { attempt, at, outcome })
     }

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin};
 use crate::api::GraphToken;
 use crate::args::{Settings, lease_namespace};
+use crate::clients::ClientCache;
 use crate::clock::Clock;
 use crate::context::Context;
 use crate::controller::{self, Caches, Term};
@@ -26,6 +27,7 @@ use crate::leader::{self, Candidate, Lease, campaign};
 use crate::metrics::{self, Metrics};
 use crate::rotation::{Exchanger, InUse};
 use crate::state::State;
+use crate::throttle::Throttle;
 
 /// Between two tries to reach the API server at the start.
 const START_PAUSE: Duration = Duration::from_secs(2);
@@ -86,6 +88,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let served = serve(&settings, &metrics, &lease, &caches, &reached).await?;
 
     reach(&clients, &settings, &reached, &stop).await;
+    let throttle = Throttle::default();
     let mut terms = lease.clone();
     while !stop.is_cancelled() {
         if !terms.leading() {
@@ -105,6 +108,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             holder: identity.clone(),
             tasks: TaskTracker::new(),
             in_use: InUse::default(),
+            throttle: throttle.clone(),
         };
         serve_a_term(&settings, &clients, exchanger, &caches, &stop).await;
     }
@@ -143,6 +147,7 @@ async fn serve_a_term(
         clients: clients.clone(),
         namespaces: settings.namespaces.clone(),
         concurrency: settings.concurrency,
+        client_namespace: settings.client_namespace.clone(),
         metrics: exchanger.metrics.clone(),
         caches: caches.clone(),
         stop: ends.clone(),
@@ -155,9 +160,13 @@ async fn serve_a_term(
         client_namespace: settings.client_namespace.clone(),
     };
     let secret_labels = settings.secret_labels.clone();
+    // Who limits the operator to namespaces has granted it nothing beyond them, unless a namespace of clients was named too.
+    let served = settings.namespaces.is_empty() || settings.client_namespace.is_some();
+    let clients = Arc::new(ClientCache::new(served));
     let work = controller::run(term, |secrets| Context {
         exchanger,
         secrets,
+        clients,
         state: State::default(),
         guards,
         secret_labels,

@@ -10,14 +10,18 @@ use serde_json::json;
 use crate::api::names::MANAGER;
 use crate::api::status::{AccountStatus, DeviceCodeStatus, LastFailure, TargetVersion};
 use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason, Time};
-use crate::desired::{Desired, Grant, SpecError};
+use crate::desired::{Client, Desired, Grant, SpecError};
 use crate::failure::Failure;
 use crate::observed::{Identity, Observed, StoredToken};
 use crate::plan::{Plan, Problem};
 use crate::store::StoreError;
+use crate::throttle;
 
 /// A refresh token that is not used dies after this at Entra ("Refresh tokens in the Microsoft identity platform").
 const UNUSED_REFRESH_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
+
+/// What `Reconciling` says.
+const AT_WORK: &str = "the operator is at work; nobody need act";
 
 /// What a condition says, before it is compared with the one before.
 struct Says<'a> {
@@ -105,6 +109,49 @@ pub fn project_invalid(
     status
 }
 
+/// The status of a `GraphToken` whose client is not known, and why, if that is known. Until its end, the token that is in
+/// the target serves on.
+pub fn project_unknown(
+    identity: &Identity,
+    status: &GraphTokenStatus,
+    why: Option<&str>,
+    now: Timestamp,
+) -> GraphTokenStatus {
+    let mut status = status.clone();
+    let same_spec = status.observed_generation == identity.generation;
+    let issued = [Reason::TokenValid, Reason::TokenExpired];
+    let ready = status.condition(ConditionType::Ready);
+    let ready = ready.filter(|c| same_spec && issued.contains(&c.reason)).cloned();
+    let lives = status.expires_at.is_some_and(|at| Timestamp::from(at) > now);
+    status.observed_generation = identity.generation;
+    status.next_refresh_time = None;
+    let says = |type_, status, reason, message| Says { type_, status, reason, message };
+    let waiting = why.unwrap_or("the operator has not seen the ClusterGraphClients yet");
+    let reason = if why.is_some() { Reason::StorageUnavailable } else { Reason::TokenPending };
+    let mut conditions = match &ready {
+        Some(ready) if lives => {
+            vec![says(ConditionType::Ready, ready.status, ready.reason, ready.message.as_str().into())]
+        }
+        Some(_) => {
+            let message = format!("the token has run out: {waiting}").into();
+            vec![says(ConditionType::Ready, ConditionStatus::False, Reason::TokenExpired, message)]
+        }
+        None => vec![says(ConditionType::Ready, ConditionStatus::False, reason, waiting.into())],
+    };
+    let refreshed = if why.is_some() { ConditionStatus::False } else { ConditionStatus::Unknown };
+    conditions.push(says(ConditionType::Refreshed, refreshed, reason, waiting.into()));
+    if conditions.iter().any(|c| c.type_ == ConditionType::Ready && c.status != ConditionStatus::True) {
+        conditions.push(says(
+            ConditionType::Reconciling,
+            ConditionStatus::True,
+            Reason::Progressing,
+            AT_WORK.into(),
+        ));
+    }
+    status.conditions = stamped(conditions, &status.conditions, identity.generation, now);
+    status
+}
+
 /// Notes a token that was got.
 pub fn with_token(mut status: GraphTokenStatus, token: &StoredToken) -> GraphTokenStatus {
     status.last_refresh_time = Some(token.facts.issued_at.into());
@@ -135,9 +182,26 @@ pub fn with_failure(
         correlation_id: failure.correlation_id,
         trace_id: failure.trace_id,
         retry_after,
+        throttles: None,
         message: failure.message,
         inputs: Some(inputs.to_owned()),
     });
+    status
+}
+
+/// Notes a failed exchange. A pause that the provider asks for is for all that are on the client.
+pub fn with_refusal(
+    status: GraphTokenStatus,
+    failure: Failure,
+    client: &Client,
+    inputs: &str,
+    now: Timestamp,
+) -> GraphTokenStatus {
+    let mut status = with_failure(status, failure, inputs, now);
+    if let Some(failure) = status.last_failure.as_mut().filter(|failure| failure.reason == Reason::Throttled)
+    {
+        failure.throttles = Some(throttle::key(client));
+    }
     status
 }
 
@@ -176,7 +240,7 @@ fn conditions(
             type_: ConditionType::Reconciling,
             status: ConditionStatus::True,
             reason: Reason::Progressing,
-            message: "the operator is at work; nobody need act".into(),
+            message: AT_WORK.into(),
         });
     }
     stamped(says, &observed.status.conditions, observed.identity.generation, now)

@@ -197,6 +197,9 @@ pub struct LastFailure {
     /// Until when the provider asked for silence, or when another attempt is worth it though a person must act.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Time>,
+    /// A digest of token URL and client id: all that share them are silent so long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttles: Option<String>,
     /// What is wrong and what to do about it.
     pub message: String,
     /// A digest of what the attempt was made with (spec, referenced Secrets, request): a change of it is worth a new attempt.

@@ -141,6 +141,12 @@ const fn cloud_facts(cloud: Cloud) -> CloudFacts {
     }
 }
 
+/// The `ClusterGraphClient` that a spec is on; `None`: it states its client itself, or contradicts itself.
+pub fn shared_client(spec: &GraphTokenSpec) -> Option<&str> {
+    let inline = spec.tenant.is_some() || spec.client_id.is_some();
+    (!inline).then(|| spec.client_ref.as_ref().map_or(DEFAULT_CLIENT, |reference| &reference.name))
+}
+
 /// A client as it is stated, here or by a `ClusterGraphClient`.
 pub(super) struct ClientSpec {
     tenant: String,

@@ -8,6 +8,8 @@ use super::*;
 use crate::api::Reason::{AuthorizationRequired, InvalidConfiguration, ProviderUnavailable, Throttled};
 use crate::grant::GrantKind::{ClientCredentials, RefreshToken};
 
+mod answers;
+
 const NOW: Timestamp = Timestamp::constant(1_893_456_000, 0);
 
 fn failure(grant: GrantKind, status: u16, retry_after: Option<&str>, body: &str) -> Failure {

@@ -23,7 +23,7 @@ impl Exchanger {
         let Some(url) = &client.device_url else { return Err(Cut::Stale) };
         let proof = self.prove(job).await.map_err(Cut::Failed)?;
         let (live, _) = self.live(job).await?;
-        if !self.lease.outlives(self.deadline()) {
+        if self.throttle.silenced(client, self.clock.now()) || !self.lease.outlives(self.deadline()) {
             return Err(Cut::Stale);
         }
         let request = device_code::authorization(&client.client_id, &job.desired.scopes, proof);
@@ -40,7 +40,10 @@ impl Exchanger {
         let read = read.map_err(|failure| failure.masked(request.secrets()));
         let outcome = match &read {
             Ok(_) => TokenOutcome::Pending,
-            Err(failure) => super::label_of(failure),
+            Err(failure) => {
+                self.heed(client, failure);
+                super::label_of(failure)
+            }
         };
         self.metrics.token_request(crate::grant::GrantKind::DeviceCode.as_str(), outcome, began.elapsed());
         let code = match read {

@@ -298,3 +298,24 @@ proptest! {
         prop_assert!(!json.contains("contoso.com"), "{}", json);
     }
 }
+
+#[rstest]
+#[case::pending(World::fresh(), None, &[not_ready(Reason::TokenPending), NOTHING_YET, AT_WORK])]
+#[case::failing(World::fresh(), Some("403"), &[
+    not_ready(Reason::StorageUnavailable), failed(Reason::StorageUnavailable), AT_WORK,
+])]
+#[case::serving_on(World::delegated(), Some("403"), &[READY, failed(Reason::StorageUnavailable)])]
+#[case::run_out(World::delegated().with(run_out), Some("403"), &[
+    not_ready(Reason::TokenExpired), failed(Reason::StorageUnavailable), AT_WORK,
+])]
+fn a_client_that_is_not_known_takes_no_token_away(
+    #[case] world: World,
+    #[case] why: Option<&str>,
+    #[case] expected: &[Row],
+) {
+    let before = if world.observed.served().is_some() { status(&world) } else { GraphTokenStatus::default() };
+    let once = project_unknown(&world.observed.identity, &before, why, now());
+    let rows: Vec<Row> = once.conditions.iter().map(|c| (c.type_, c.status, c.reason)).collect();
+    assert_eq!(rows, expected);
+    assert_eq!(project_unknown(&world.observed.identity, &once, why, now()), once, "said once");
+}

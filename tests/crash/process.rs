@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use graphtoken::api::duration;
+use graphtoken::clients::ClientCache;
 use graphtoken::clock::Clock;
 use graphtoken::context::Context;
 use graphtoken::desired::Guards;
@@ -21,6 +22,7 @@ use graphtoken::retention::retain;
 use graphtoken::rotation::{Exchanger, InUse};
 use graphtoken::state::State;
 use graphtoken::store::StoreError;
+use graphtoken::throttle::Throttle;
 use jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
 use tokio::sync::watch;
@@ -110,10 +112,12 @@ impl Process {
             holder: holder.to_owned(),
             tasks: TaskTracker::new(),
             in_use: InUse::default(),
+            throttle: Throttle::default(),
         };
         let ctx = Context {
             exchanger,
             secrets,
+            clients: Arc::new(ClientCache::new(false)),
             state: State::default(),
             guards: Guards {
                 allowed_endpoint_hosts: vec!["127.0.0.1".to_owned()],

@@ -97,6 +97,7 @@ impl Minds {
             in_hand: None,
             holder: name(Who::Replica(view.me)),
             pending_stood: view.stood,
+            silence: None,
             secret_labels: BTreeMap::new(),
             identity,
         }

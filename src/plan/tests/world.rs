@@ -78,6 +78,7 @@ impl World {
             in_hand: None,
             holder: HOLDER.into(),
             pending_stood: false,
+            silence: None,
             secret_labels: BTreeMap::from([(LABEL.to_owned(), "yes".to_owned())]),
         };
         Self { spec, observed }

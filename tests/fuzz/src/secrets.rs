@@ -119,6 +119,7 @@ fn observed(desired: &Desired, credential: &Credential, pieces: &[&[u8]; 7]) -> 
         in_hand: None,
         holder: HOLDER.into(),
         pending_stood: false,
+        silence: None,
         secret_labels: BTreeMap::new(),
     }
 }

@@ -1,0 +1,53 @@
+//! A `GraphToken` that nothing can be decided on: it cannot be read, its spec is at fault, or its client is not known yet.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::core::error_boundary::InvalidObject;
+use kube::runtime::controller::Action;
+
+use super::{TIMER, identity, save};
+use crate::api::{GraphToken, GraphTokenStatus};
+use crate::clients::Unresolved;
+use crate::context::Context;
+use crate::desired::SpecError;
+use crate::observe;
+use crate::observed::Identity;
+use crate::state::Memory;
+use crate::status;
+use crate::store::StoreError;
+
+/// Tells the author of a `GraphToken` that does not decode, as after a CRD and an operator of different versions met.
+pub async fn refuse(invalid: &InvalidObject, ctx: &Context) -> Result<Action, StoreError> {
+    let identity = identity(&invalid.metadata);
+    let error = SpecError::Undecodable(invalid.error.clone());
+    let status = status::project_invalid(&identity, &GraphTokenStatus::default(), &error, ctx.now());
+    match status::write(&ctx.exchanger.client, &identity, &status).await {
+        // It was written: what comes back does not decode either.
+        Ok(_) | Err(StoreError::Unanswered(_)) => Ok(Action::await_change()),
+        Err(error) => Err(error),
+    }
+}
+
+/// There is nothing to go by: the status says why, and the watches bring the end of it.
+pub(super) async fn undecided(
+    object: &GraphToken,
+    identity: &Identity,
+    ctx: &Context,
+    memory: &mut Memory,
+    unresolved: Unresolved,
+) -> Result<Action, StoreError> {
+    let (before, now) = (observe::status(object, memory), ctx.now());
+    let status = match unresolved {
+        Unresolved::Spec(error) => status::project_invalid(identity, &before, &error, now),
+        // The caches are just being filled: what the status says is as good as before.
+        Unresolved::Unknown(None) if before.observed_generation == identity.generation => {
+            return Ok(Action::await_change());
+        }
+        Unresolved::Unknown(why) => status::project_unknown(identity, &before, why.as_deref(), now),
+    };
+    let expiry = status.expires_at.map(|at| Timestamp::from(at).duration_since(now));
+    save(ctx, identity, memory, &before, status).await?;
+    let until_expiry = expiry.and_then(|left| Duration::try_from(left).ok()).filter(|left| !left.is_zero());
+    Ok(until_expiry.map_or_else(Action::await_change, |left| Action::requeue(left + TIMER)))
+}
