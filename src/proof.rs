@@ -87,7 +87,8 @@ impl Prover {
                 })
             }
             Self::ServiceAccount { namespace, name, audience } => {
-                let account = Account { namespace, name, client_id: &client.client_id };
+                let shared = client.stated_by.is_some();
+                let account = Account { namespace, name, client_id: &client.client_id, shared };
                 account.token(api, audience).await.map(Proof::Assertion)
             }
         }
@@ -99,6 +100,8 @@ struct Account<'a> {
     namespace: &'a str,
     name: &'a str,
     client_id: &'a str,
+    /// Whether a `ClusterGraphClient` names it.
+    shared: bool,
 }
 
 impl Account<'_> {
@@ -149,8 +152,9 @@ impl Account<'_> {
     }
 
     fn refused(&self, why: &str) -> Failure {
+        let field = if self.shared { "the ClusterGraphClient's clientAuth" } else { "spec.clientAuth" };
         Failure {
-            message: format!("spec.clientAuth.workloadIdentity: service account {} {why}", self.name),
+            message: format!("{field} names service account {}, which {why}", self.name),
             retry_after: Some(LOOK_AGAIN),
             ..Failure::of(Reason::InvalidConfiguration)
         }

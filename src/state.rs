@@ -228,3 +228,22 @@ pub fn newer(one: &str, other: &str) -> bool {
         _ => one != other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_wakes_the_graphtokens_of_other_namespaces_until_they_are_gone() {
+        let state = State::default();
+        let shared = Key::new("clients", "app-cert");
+        let [here, there] = ["one", "two"].map(|namespace| Key::new(namespace, "mail"));
+        for graphtoken in [&here, &there] {
+            state.refer(&shared, graphtoken);
+        }
+        assert_eq!(state.referrers(&shared), [here.clone(), there.clone()]);
+        assert_eq!(state.referrers(&Key::new("one", "app-cert")), []);
+        state.forget(&here);
+        assert_eq!(state.referrers(&shared), [there]);
+    }
+}

@@ -196,7 +196,7 @@ pub struct LastFailure {
     /// Entra's `trace_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// Until when the provider asked for silence.
+    /// Until when the provider asked for silence, or when another attempt is worth it though a person must act.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after: Option<Time>,
     /// A digest of token URL and client id: all that share them are silent so long.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use entra_simulator::{
     Action, AssertionEntry, Certificate, Client, Config, Fault, FederatedCredential, Jwks, Simulator,
 };
-use k8s_openapi::api::core::v1::{Event, Secret, ServiceAccount};
-use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use graphtoken::api::ClusterGraphClient;
+use k8s_openapi::api::core::v1::{Event, Namespace, Secret, ServiceAccount};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::{Api, Client as Kube};
 use serde_json::{Value, json};
 
@@ -22,6 +23,10 @@ const CERTIFICATE_SCOPES: [&str; 3] = ["openid", "offline_access", "https://grap
 
 /// Puts a certificate and a key into a Secret, which is made if need be.
 async fn put(world: &World, secret: &str, certificates: &str, key: &str) {
+    put_into(world, &world.secrets(), secret, certificates, key).await;
+}
+
+async fn put_into(world: &World, secrets: &Api<Secret>, secret: &str, certificates: &str, key: &str) {
     // Its first line is every key's.
     for line in key.lines().skip(1).filter(|line| !line.contains("PRIVATE KEY")) {
         world.confidential.note("a private key", line);
@@ -32,7 +37,7 @@ async fn put(world: &World, secret: &str, certificates: &str, key: &str) {
     let patch =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "stringData": data});
     let params = PatchParams::apply("user").force();
-    world.secrets().patch(secret, &params, &Patch::Apply(&patch)).await.unwrap();
+    secrets.patch(secret, &params, &Patch::Apply(&patch)).await.unwrap();
 }
 
 /// Waits until a `GraphToken` cannot go on for a reason of its owner's, in words that say what to do.
@@ -156,6 +161,55 @@ async fn what_is_wrong_with_a_certificate_is_told_and_nothing_is_sent_until_it_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_shared_clients_certificate_is_read_where_it_is_and_its_change_seen_at_once() {
+    World::run("shared-certificate", async |world| {
+        let namespaces: Api<Namespace> = Api::all(world.cluster.client.clone());
+        let clients = json!({"metadata": {"generateName": "test-clients-"}});
+        let clients: Namespace = serde_json::from_value(clients).unwrap();
+        let clients = namespaces.create(&PostParams::default(), &clients).await.unwrap().metadata.name.unwrap();
+        let secrets: Api<Secret> = Api::namespaced(world.cluster.client.clone(), &clients);
+        let entra = world.entra(entra_config()).await;
+        let operator = world.operator(Options::default().flag("--client-namespace").flag(&clients)).await;
+        // One of the same name in the GraphToken's own namespace is nothing to it.
+        put(world, "app-cert", CLIENT, CLIENT_KEY).await;
+        let issuer = Issuer::entra(&entra, APP);
+        let shared: ClusterGraphClient = serde_json::from_value(json!({
+            "apiVersion": "graphtoken.io/v1alpha1", "kind": "ClusterGraphClient", "metadata": {"name": clients},
+            "spec": {
+                "tenant": issuer.tenant, "clientId": issuer.client_id, "endpoints": {"token": issuer.token_url},
+                "clientAuth": {"certificateRef": {"name": "app-cert"}},
+                "allow": {
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}},
+                    "grants": ["clientCredentials"],
+                },
+            },
+        }))
+        .unwrap();
+        let api: Api<ClusterGraphClient> = Api::all(world.cluster.client.clone());
+        api.create(&PostParams::default(), &shared).await.unwrap();
+        let mut object = app_only("app", &issuer, "unused");
+        for member in ["tenant", "clientId", "endpoints", "clientAuth"] {
+            object["spec"].as_object_mut().unwrap().remove(member);
+        }
+        object["spec"]["clientRef"] = json!({"kind": "ClusterGraphClient", "name": clients});
+        world.create(&object).await;
+        let place = format!("Secret app-cert of namespace {clients}");
+        refused(world, "app", &[&place, "is not there"]).await;
+        put_into(world, &secrets, "app-cert", EXPIRED, CLIENT_KEY).await;
+        refused(world, "app", &[&place, "expired at"]).await;
+        assert!(assertions(&entra).is_empty());
+        put_into(world, &secrets, "app-cert", CLIENT, CLIENT_KEY).await;
+        world.until("app", "ready", Gt::ready).await;
+        let series = [("namespace", clients.as_str()), ("secret", "app-cert")];
+        let name = "graphtoken_client_credential_expiration_timestamp_seconds";
+        operator.metrics_until(|metrics| metrics.sum(name, &series) > 0).await;
+        api.delete(&clients, &DeleteParams::default()).await.unwrap();
+        namespaces.delete(&clients, &DeleteParams::background()).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retry_has_an_assertion_of_its_own() {
     World::run("fresh-assertions", async |world| {
         let entra = world.entra(entra_config()).await;
@@ -224,7 +278,7 @@ async fn that_a_client_secret_ends_soon_is_told_once_and_shown() {
         assert!(told[0].contains("Secret proof") && told[0].contains(&soon), "{told:?}");
         let name = "graphtoken_client_credential_expiration_timestamp_seconds";
         operator.metrics_until(|metrics| metrics.sum(name, &[("secret", "proof")]) > 1_700_000_000).await;
-        world.graphtokens().delete("app", &kube::api::DeleteParams::default()).await.unwrap();
+        world.graphtokens().delete("app", &DeleteParams::default()).await.unwrap();
         operator.metrics_until(|metrics| metrics.sum(name, &[]) == 0).await;
     })
     .await;
@@ -268,7 +322,7 @@ async fn a_service_account_proves_the_client_that_it_is_annotated_for_and_no_oth
             world.create(&object).await;
         }
         for name in ["app", "mail"] {
-            refused(world, name, &["service account etl is not there"]).await;
+            refused(world, name, &["service account etl, which is not there"]).await;
         }
         let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), &world.namespace);
         let account = json!({"metadata": {"name": "etl"}});

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::idp::{Canned, Reach, Rotation};
 use crate::objects::{Kind, Refusal};
+use crate::pki::EXPIRED;
 use crate::process::{End, live};
 use crate::scenario::{self, CREDENTIAL};
 use crate::state::State;
@@ -37,6 +38,8 @@ const PERSON: Bound = Bound { reconciles: 4, requests: 2, in_all: 3, lasts: HOUR
 const PASSING: Bound = Bound { reconciles: 6, requests: 4, in_all: 123, lasts: HOUR };
 /// While a token is valid, a quarter of what is left of it: nine in the last minute but four seconds, four in these.
 const RUNS_OUT: Bound = Bound { reconciles: 18, requests: 14, in_all: 200, lasts: HOUR };
+/// What is wrong with a service account is looked at again each minute.
+const UNWATCHED: Bound = Bound { reconciles: 3, requests: 0, in_all: 0, lasts: HOUR };
 /// A pause of 60 s where the provider names none.
 const THROTTLED: Bound = Bound { reconciles: 4, requests: 2, in_all: 62, lasts: HOUR };
 /// Two refreshes are at least a second apart, however short the provider makes the life of its tokens. A reconcile for each,
@@ -95,6 +98,12 @@ fn credential(state: &mut State) {
     state.objects.create(Kind::Secret, CREDENTIAL, secret, "kubectl").expect("it is new");
 }
 
+fn certificate(state: &mut State, pem: &str) {
+    scenario::app_by_certificate(state);
+    let pem = json!(STANDARD.encode(pem));
+    state.objects.edit(Kind::Secret, "app-cert", |secret| secret["data"]["tls.crt"] = pem);
+}
+
 #[expect(clippy::too_many_lines, reason = "it is a table")]
 fn rows() -> Vec<Row> {
     vec![
@@ -117,6 +126,20 @@ fn rows() -> Vec<Row> {
             scenario::app_only(s);
             s.objects
                 .edit(Kind::Secret, "client", |o| o["data"]["secret"] = json!(STANDARD.encode(b"\xff\n")));
+        }),
+        row("certificate: garbage", PERSON, |s| certificate(s, "junk")),
+        row("certificate: expired", PERSON, |s| certificate(s, EXPIRED)),
+        row("service account: missing", UNWATCHED, |s| {
+            scenario::app_by_workload_identity(s);
+            s.objects.delete(Kind::ServiceAccount, "etl", &json!(null)).expect("it is there");
+        }),
+        row("service account: not annotated", UNWATCHED, |s| {
+            scenario::app_by_workload_identity(s);
+            s.objects.edit(Kind::ServiceAccount, "etl", |o| o["metadata"]["annotations"] = json!({}));
+        }),
+        row("service account: no token, 403", PASSING, |s| {
+            scenario::app_by_workload_identity(s);
+            s.refuses = Some(("serviceaccounts/token", Refusal { code: 403, reason: "Forbidden" }));
         }),
         row("credential: garbage", PERSON, credential),
         row("spec: endpoint not allowed", PERSON, |s| {

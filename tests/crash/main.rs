@@ -16,6 +16,7 @@ mod over_time;
 mod pki;
 mod points;
 mod process;
+mod proofs;
 mod scenario;
 mod state;
 mod tape;

@@ -349,7 +349,7 @@ fn put_seed(state: &mut State) {
     state.objects.create(Kind::Secret, SEED, secret, "kubectl").expect("it is new");
 }
 
-fn app_by_certificate(state: &mut State) {
+pub fn app_by_certificate(state: &mut State) {
     let proof = put_certificate(state);
     create(state, &json!({"grant": {"clientCredentials": {}}, "clientAuth": proof}));
 }
@@ -368,12 +368,12 @@ fn put_certificate(state: &mut State) -> Value {
     json!({"certificateRef": {"name": "app-cert"}})
 }
 
-fn app_by_workload_identity(state: &mut State) {
+pub fn app_by_workload_identity(state: &mut State) {
     let proof = put_service_account(state);
     create(state, &json!({"grant": {"clientCredentials": {}}, "clientAuth": proof}));
 }
 
-fn delegated_by_workload_identity(state: &mut State) {
+pub fn delegated_by_workload_identity(state: &mut State) {
     put_seed(state);
     let mut spec = by_seed();
     spec["clientAuth"] = put_service_account(state);
