@@ -165,7 +165,8 @@ struct RunArgs {
     #[arg(long, value_name = "PATH", env = "GRAPHTOKEN_CA_BUNDLE")]
     ca_bundle: Option<PathBuf>,
 
-    /// Take the Secrets and service accounts of ClusterGraphClients from this namespace [default: they may have none]
+    /// Take the Secrets and service accounts of ClusterGraphClients from this namespace; with --namespace, they are served only
+    /// if it is set [default: they may have none]
     #[arg(long, value_name = "NS", env = "GRAPHTOKEN_CLIENT_NAMESPACE")]
     client_namespace: Option<String>,
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use graphtoken::crds;
+use serde_json::json;
 
 #[test]
 fn the_generated_crds_are_up_to_date() {
@@ -36,11 +37,20 @@ fn every_field_has_a_help_text() {
 }
 
 #[test]
+fn both_kinds_are_there() {
+    let crds = crds::all();
+    let kinds: Vec<_> =
+        crds.iter().map(|crd| (&crd["spec"]["names"]["kind"], &crd["spec"]["scope"])).collect();
+    assert_eq!(json!(kinds), json!([["GraphToken", "Namespaced"], ["ClusterGraphClient", "Cluster"]]));
+}
+
+#[test]
 fn every_list_and_string_of_the_spec_is_bounded() {
     fn walk(schema: &serde_json::Value, path: &str, unbounded: &mut Vec<String>) {
         let bounded = match schema["type"].as_str() {
             Some("string") => schema["maxLength"].is_u64() || schema["enum"].is_array(),
             Some("array") => schema["maxItems"].is_u64(),
+            Some("object") if schema["additionalProperties"].is_object() => schema["maxProperties"].is_u64(),
             _ => true,
         };
         if !bounded {
@@ -49,8 +59,10 @@ fn every_list_and_string_of_the_spec_is_bounded() {
         for (name, property) in schema["properties"].as_object().into_iter().flatten() {
             walk(property, &format!("{path}.{name}"), unbounded);
         }
-        if schema["items"].is_object() {
-            walk(&schema["items"], &format!("{path}[]"), unbounded);
+        for (member, suffix) in [("items", "[]"), ("additionalProperties", "{}")] {
+            if schema[member].is_object() {
+                walk(&schema[member], &format!("{path}{suffix}"), unbounded);
+            }
         }
     }
     let mut unbounded = Vec::new();

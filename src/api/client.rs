@@ -99,7 +99,7 @@ pub enum AllowedGrant {
 pub struct NamespaceSelector {
     /// Labels that must be there with these values.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[cfg_attr(feature = "operator", schemars(extend("maxProperties" = 32)))]
+    #[cfg_attr(feature = "operator", schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63})))]
     pub match_labels: BTreeMap<String, String>,
     /// Conditions on labels.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

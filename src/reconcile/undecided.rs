@@ -7,7 +7,7 @@ use kube::core::error_boundary::InvalidObject;
 use kube::runtime::controller::Action;
 
 use super::{TIMER, identity, save};
-use crate::api::{GraphToken, GraphTokenStatus};
+use crate::api::{ConditionStatus, ConditionType, GraphToken, GraphTokenStatus};
 use crate::clients::Unresolved;
 use crate::context::Context;
 use crate::desired::SpecError;
@@ -38,16 +38,16 @@ pub(super) async fn undecided(
     unresolved: Unresolved,
 ) -> Result<Action, StoreError> {
     let (before, now) = (observe::status(object, memory), ctx.now());
+    let left = before.expires_at.map(|at| Timestamp::from(at).duration_since(now));
+    let left = left.and_then(|left| Duration::try_from(left).ok()).filter(|left| !left.is_zero());
+    let ready = before.condition(ConditionType::Ready).is_some_and(|c| c.status == ConditionStatus::True);
+    // The caches are just being filled: what the status says is as good as before, while a token that is said to live does.
+    let as_good = before.observed_generation == identity.generation && (left.is_some() || !ready);
     let status = match unresolved {
         Unresolved::Spec(error) => status::project_invalid(identity, &before, &error, now),
-        // The caches are just being filled: what the status says is as good as before.
-        Unresolved::Unknown(None) if before.observed_generation == identity.generation => {
-            return Ok(Action::await_change());
-        }
+        Unresolved::Unknown(None) if as_good => before.clone(),
         Unresolved::Unknown(why) => status::project_unknown(identity, &before, why.as_deref(), now),
     };
-    let expiry = status.expires_at.map(|at| Timestamp::from(at).duration_since(now));
     save(ctx, identity, memory, &before, status).await?;
-    let until_expiry = expiry.and_then(|left| Duration::try_from(left).ok()).filter(|left| !left.is_zero());
-    Ok(until_expiry.map_or_else(Action::await_change, |left| Action::requeue(left + TIMER)))
+    Ok(left.map_or_else(Action::await_change, |left| Action::requeue(left + TIMER)))
 }

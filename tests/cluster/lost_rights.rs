@@ -28,7 +28,7 @@ use crate::harness::{Gt, Issuer, Options, World, delegated};
 const LEASE: &str = "--lease-duration=4s";
 /// What would be a hot loop shows within this.
 const WINDOW: Duration = Duration::from_secs(6);
-const SERVICE_ACCOUNT: &str = "operator";
+pub const SERVICE_ACCOUNT: &str = "operator";
 
 async fn strict(world: &World) -> Simulator {
     let entra = world.entra(Config { rotation: Rotation::Strict, ..Config::default() }).await;
@@ -187,7 +187,7 @@ async fn rights_that_are_taken_away_in_mid_exchange_cost_no_sign_in() {
 }
 
 /// A service account with the rights that the operator needs, but for Secrets; writes a kubeconfig for it.
-async fn service_account(world: &World, path: PathBuf) -> PathBuf {
+pub async fn service_account(world: &World, path: PathBuf) -> PathBuf {
     let accounts: Api<ServiceAccount> = Api::namespaced(world.cluster.client.clone(), &world.namespace);
     create::<ServiceAccount>(world, json!({"metadata": {"name": SERVICE_ACCOUNT}})).await;
     create::<Role>(
@@ -235,7 +235,7 @@ async fn bind(world: &World, role: &str) {
     .await;
 }
 
-async fn grant_secrets(world: &World) {
+pub async fn grant_secrets(world: &World) {
     bind(world, "secrets").await;
 }
 

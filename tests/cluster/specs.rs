@@ -1,8 +1,10 @@
 //! Which specs the API server takes and which it refuses, and that it says why.
 
+use kube::Api;
 use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 
+use crate::harness::objects::clustergraphclient_resource;
 use crate::harness::{Issuer, World, app_only, delegated};
 
 fn issuer() -> Issuer {
@@ -63,6 +65,78 @@ fn good() -> Vec<Value> {
         with(&[("target", json!({"secretName": "other", "deletionPolicy": "Retain"}))]),
         with(&target(&json!([{"key": "a", "format": "AccessToken"}, {"key": "b", "format": "O365"}]))),
         named(&"n".repeat(63)),
+        on_client(&[]),
+        on_client(&[("clientRef", json!({"name": "mail"}))]),
+        on_client(&[("clientRef", json!({"kind": "ClusterGraphClient", "name": "mail.example"}))]),
+        on_client(&[("grant", json!({"clientCredentials": {}})), ("scopes", Value::Null)]),
+    ]
+}
+
+/// A delegated spec that leaves its client to the platform team, with some members changed.
+fn on_client(patch: &[(&str, Value)]) -> Value {
+    let none = ["tenant", "clientId", "endpoints"].map(|member| (member, Value::Null));
+    changed(with(&none), patch)
+}
+
+/// A client for all, with some members changed.
+fn client(patch: &[(&str, Value)]) -> Value {
+    let object = json!({
+        "apiVersion": "graphtoken.io/v1alpha1",
+        "kind": "ClusterGraphClient",
+        "metadata": {"name": "specs"},
+        "spec": {
+            "tenant": "contoso.onmicrosoft.com",
+            "clientId": "11111111-2222-3333-4444-555555555555",
+            "clientAuth": {"secretRef": {"name": "app", "key": "client-secret"}},
+            "allow": {"namespaceSelector": {"matchLabels": {"team": "etl"}}, "grants": ["refreshToken"]},
+        },
+    });
+    changed(object, patch)
+}
+
+fn allow(selector: &Value, grants: &Value) -> [(&'static str, Value); 1] {
+    [("allow", json!({"namespaceSelector": selector, "grants": grants}))]
+}
+
+fn in_expression(expression: &Value) -> [(&'static str, Value); 1] {
+    allow(&json!({"matchExpressions": [expression]}), &json!(["deviceCode"]))
+}
+
+fn good_clients() -> Vec<Value> {
+    vec![
+        client(&[]),
+        client(&[("allow", Value::Null)]),
+        client(&[("allow", json!({}))]),
+        client(&[("clientAuth", Value::Null)]),
+        client(&[("clientAuth", json!({"certificateRef": {"name": "app-cert"}}))]),
+        client(&[("clientAuth", json!({"workloadIdentity": {"serviceAccountName": "etl"}}))]),
+        client(&[("cloud", json!("China"))]),
+        client(&allow(&json!({}), &json!(["refreshToken", "deviceCode", "clientCredentials"]))),
+        client(&in_expression(&json!({"key": "team", "operator": "In", "values": ["etl", "web"]}))),
+        client(&in_expression(&json!({"key": "example.com/team", "operator": "Exists"}))),
+    ]
+}
+
+fn bad_clients() -> Vec<(Value, &'static str)> {
+    let both = json!({"secretRef": {"name": "app", "key": "k"}, "certificateRef": {"name": "app-cert"}});
+    vec![
+        (client(&[("tenant", Value::Null)]), "tenant"),
+        (client(&[("tenant", json!("../x"))]), "tenant"),
+        (client(&[("clientId", Value::Null)]), "clientId"),
+        (client(&[("clientId", json!("a b"))]), "clientId"),
+        (client(&[("cloud", json!("Mars"))]), "cloud"),
+        (client(&[("endpoints", json!({"token": "ftp://x.example"}))]), "endpoints.token"),
+        (client(&[("clientAuth", json!({}))]), "exactly one of"),
+        (client(&[("clientAuth", both)]), "exactly one of"),
+        (client(&allow(&json!({}), &json!(["password"]))), "grants"),
+        (client(&allow(&json!({}), &json!(["deviceCode", "deviceCode"]))), "Duplicate"),
+        (client(&allow(&json!({"matchLabels": {"team": "x".repeat(64)}}), &json!([]))), "matchLabels"),
+        (client(&in_expression(&json!({"key": "team", "operator": "In"}))), "need values"),
+        (
+            client(&in_expression(&json!({"key": "team", "operator": "Exists", "values": ["etl"]}))),
+            "have none",
+        ),
+        (client(&in_expression(&json!({"key": "team", "operator": "Like", "values": ["e"]}))), "operator"),
     ]
 }
 
@@ -106,6 +180,12 @@ fn bad() -> Vec<(Value, &'static str)> {
         (app(&[("scopes", json!(["Mail.Read"]))]), "takes one scope"),
         (app(&[("target", json!({"secretName": "proof"}))]), "client secret's Secret"),
         (named("seed"), "seed Secret"),
+        (with(&[("clientId", Value::Null)]), "go together"),
+        (with(&[("clientRef", json!({"name": "mail"}))]), "clientRef stands instead"),
+        (on_client(&[("clientAuth", json!({"secretRef": reference["secretRef"]}))]), "has its own"),
+        (on_client(&[("cloud", json!("China"))]), "has its own"),
+        (on_client(&[("clientRef", json!({"name": "Mail!"}))]), "clientRef.name"),
+        (on_client(&[("clientRef", json!({"kind": "GraphClient", "name": "mail"}))]), "clientRef.kind"),
         (named("x-graphtoken-login"), "may not end in"),
         (named(&"n".repeat(64)), "at most 63"),
     ]
@@ -115,20 +195,27 @@ fn bad() -> Vec<(Value, &'static str)> {
 async fn the_api_server_takes_good_specs_and_says_what_is_wrong_with_bad_ones() {
     World::run("specs", async |world| {
         let api = world.graphtokens();
-        let dry_run = PostParams { dry_run: true, ..PostParams::default() };
-        for object in good() {
-            let object: DynamicObject = serde_json::from_value(object).unwrap();
-            api.create(&dry_run, &object).await.unwrap_or_else(|e| panic!("{e}: {object:?}"));
-        }
-        for (object, says) in bad() {
-            let parsed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
-            match api.create(&dry_run, &parsed).await {
-                Err(kube::Error::Api(refused)) => {
-                    assert!(refused.message.contains(says), "{:?} does not say {says:?}", refused.message);
-                }
-                other => panic!("it was taken: {object:#} {other:?}"),
-            }
-        }
+        taken_or_refused(&api, good(), bad()).await;
+        let client = world.cluster.client.clone();
+        let clients = Api::all_with(client, &clustergraphclient_resource());
+        taken_or_refused(&clients, good_clients(), bad_clients()).await;
     })
     .await;
+}
+
+async fn taken_or_refused(api: &Api<DynamicObject>, good: Vec<Value>, bad: Vec<(Value, &str)>) {
+    let dry_run = PostParams { dry_run: true, ..PostParams::default() };
+    for object in good {
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        api.create(&dry_run, &object).await.unwrap_or_else(|e| panic!("{e}: {object:?}"));
+    }
+    for (object, says) in bad {
+        let parsed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
+        match api.create(&dry_run, &parsed).await {
+            Err(kube::Error::Api(refused)) => {
+                assert!(refused.message.contains(says), "{:?} does not say {says:?}", refused.message);
+            }
+            other => panic!("it was taken: {object:#} {other:?}"),
+        }
+    }
 }

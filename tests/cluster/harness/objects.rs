@@ -12,6 +12,14 @@ pub fn graphtoken_resource() -> ApiResource {
     )
 }
 
+/// The kind of clients for many namespaces.
+pub fn clustergraphclient_resource() -> ApiResource {
+    ApiResource::from_gvk_with_plural(
+        &GroupVersionKind::gvk("graphtoken.io", "v1alpha1", "ClusterGraphClient"),
+        "clustergraphclients",
+    )
+}
+
 /// The name of the Secret in which the operator keeps the sign-in of a `GraphToken`.
 pub fn credential(name: &str) -> String {
     format!("{name}-graphtoken-credential")
