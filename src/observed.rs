@@ -3,23 +3,20 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::api::names::{
-    ANNOTATION_ADOPT, ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, ANNOTATION_TOKEN, ANNOTATION_UID,
-    KEY_DEVICE, KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN, LABEL_MANAGED_BY, LABEL_NAME, MANAGER,
-};
-use crate::api::status::SignedIn;
-use crate::api::{GraphTokenStatus, Reason};
-use crate::desired::Client;
-use crate::grant::Account;
-use crate::seed::{self, hex};
+use crate::api::GraphTokenStatus;
+use crate::api::names::{ANNOTATION_ADOPT, ANNOTATION_TOKEN, LABEL_MANAGED_BY, LABEL_NAME, MANAGER};
+use crate::seed::hex;
 use crate::throttle::Silence;
 
-/// Key of the access token in the credential Secret.
-pub const KEY_ACCESS_TOKEN: &str = "access_token";
+mod credential;
+
+pub use credential::{
+    ChainClient, Credential, Device, KEY_ACCESS_TOKEN, Pending, Record, RejectedLogin, StoredToken,
+    TokenFacts, Tokens, credential,
+};
 
 /// Which `GraphToken` this is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,231 +52,6 @@ impl Meta {
     fn belongs_to(&self, name: &str) -> bool {
         self.labels.get(LABEL_MANAGED_BY).is_some_and(|v| v == MANAGER)
             && self.labels.get(LABEL_NAME).is_some_and(|v| v == name)
-    }
-}
-
-/// Facts about one access token; no secret is in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TokenFacts {
-    /// The attempt that brought it: its identity.
-    pub attempt: String,
-    /// [`crate::desired::Desired::issued_for`] of the spec it was got for.
-    pub issued_for: String,
-    /// When the request for it was sent: its life counts from here.
-    pub issued_at: Timestamp,
-    /// When it expires.
-    pub expires_at: Timestamp,
-    /// When the provider wishes it to be refreshed (`refresh_in`).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub refresh_at: Option<Timestamp>,
-}
-
-/// An access token's facts with what rendering it needs beside the token itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StoredToken {
-    /// Which token.
-    #[serde(flatten)]
-    pub facts: TokenFacts,
-    /// `Bearer`.
-    pub token_type: String,
-    /// The scopes as the provider spelled them.
-    #[serde(default)]
-    pub granted_scopes: Vec<String>,
-}
-
-/// Who a refresh token was issued to, and where: it is worth nothing to another client, and never sent to another origin.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ChainClient {
-    /// Tenant as the spec wrote it.
-    pub tenant: String,
-    /// Client id.
-    pub client_id: String,
-    /// Origin of the token endpoint.
-    pub token_origin: String,
-}
-
-impl From<&Client> for ChainClient {
-    fn from(client: &Client) -> Self {
-        Self {
-            tenant: client.tenant.clone(),
-            client_id: client.client_id.clone(),
-            token_origin: client.token_origin.clone(),
-        }
-    }
-}
-
-/// The credential's record: everything about the chain of refresh tokens but the tokens.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Record {
-    /// How many exchanges were committed.
-    pub generation: u64,
-    /// The attempt whose outcome was committed last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub last_attempt: Option<String>,
-    /// Whom the refresh token was issued to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub client: Option<ChainClient>,
-    /// The account that is bound.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub account: Option<Account>,
-    /// When and by what the sign-in was made.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub signed_in: Option<SignedIn>,
-    /// The access token that was got last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub token: Option<StoredToken>,
-    /// Digests of all the seeds that were adopted.
-    pub seed_digests: Vec<String>,
-    /// Digest of the seed that was refused last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rejected_seed_digest: Option<String>,
-    /// The login that was refused last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rejected_login: Option<RejectedLogin>,
-}
-
-/// A refresh token of the login Secret that was refused.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct RejectedLogin {
-    /// Digest of the refresh token.
-    pub digest: String,
-    /// Why.
-    pub reason: Reason,
-    /// The same in a sentence.
-    pub message: String,
-}
-
-/// A device code that was issued: what people and the plan need of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Device {
-    /// What the user enters.
-    pub user_code: String,
-    /// Where.
-    pub verification_uri: String,
-    /// Until when.
-    pub expires_at: Timestamp,
-    /// Seconds between two polls.
-    pub interval_seconds: u64,
-    /// [`crate::desired::Desired::issued_for`] of the spec it was asked for.
-    pub issued_for: String,
-    /// Whether it came to its end without a sign-in.
-    #[serde(default)]
-    pub ended: bool,
-}
-
-/// The same as it is stored.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct StoredDevice {
-    #[serde(flatten)]
-    device: Device,
-    /// Absent once it has ended.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    device_code: Option<String>,
-}
-
-impl Device {
-    /// As it is stored.
-    pub fn to_json(&self, device_code: Option<&SecretString>) -> String {
-        let device_code = device_code.map(|code| code.expose_secret().to_owned());
-        serde_json::json!(StoredDevice { device: self.clone(), device_code }).to_string()
-    }
-
-    /// Whether a user may still enter it, for this spec.
-    pub fn waits(&self, issued_for: &str, now: Timestamp) -> bool {
-        !self.ended && self.issued_for == issued_for && self.expires_at > now
-    }
-}
-
-/// The write-ahead record: an exchange that was begun, and perhaps not answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Pending {
-    /// The attempt.
-    pub attempt: String,
-    /// The process that began it.
-    pub holder: String,
-}
-
-/// The credential Secret without its tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credential {
-    /// The Secret's metadata.
-    pub meta: Meta,
-    /// The record; empty if the Secret has none that can be read.
-    pub record: Record,
-    /// An exchange that was begun.
-    pub pending: Option<Pending>,
-    /// A device code that was issued.
-    pub device: Option<Device>,
-    /// Digest of the refresh token, if there is one.
-    pub refresh_token_digest: Option<String>,
-    /// Whether the access token is there.
-    pub has_access_token: bool,
-}
-
-/// The tokens of a credential Secret.
-#[derive(Debug, Clone, Default)]
-pub struct Tokens {
-    /// The refresh token of the chain.
-    pub refresh_token: Option<SecretString>,
-    /// The access token that was got last.
-    pub access_token: Option<SecretString>,
-    /// The device code in flight.
-    pub device_code: Option<SecretString>,
-}
-
-/// Understands a credential Secret. Whatever was done to it by hand or by a restore, what can be used is used: a
-/// refresh token without a record is a chain of unknown history.
-pub fn credential(meta: Meta, data: &BTreeMap<String, Vec<u8>>) -> (Credential, Tokens) {
-    let text = |key: &str| {
-        let text = std::str::from_utf8(data.get(key)?).ok()?.trim();
-        (!text.is_empty()).then(|| text.to_owned())
-    };
-    let record = data.get(KEY_RECORD).and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
-    let pending = data.get(KEY_PENDING).and_then(|b| serde_json::from_slice(b).ok());
-    let device: Option<StoredDevice> =
-        data.get(KEY_DEVICE).and_then(|bytes| serde_json::from_slice(bytes).ok());
-    let (device, device_code) =
-        device.map_or((None, None), |stored| (Some(stored.device), stored.device_code));
-    let refresh_token = text(KEY_REFRESH_TOKEN);
-    let access_token = text(KEY_ACCESS_TOKEN);
-    let credential = Credential {
-        meta,
-        record,
-        pending,
-        device,
-        refresh_token_digest: refresh_token.as_deref().map(seed::digest),
-        has_access_token: access_token.is_some(),
-    };
-    let tokens = Tokens {
-        refresh_token: refresh_token.map(SecretString::from),
-        access_token: access_token.map(SecretString::from),
-        device_code: device_code.map(SecretString::from),
-    };
-    (credential, tokens)
-}
-
-impl Credential {
-    /// The UID of the `GraphToken` that wrote it last.
-    pub fn owner_uid(&self) -> Option<&str> {
-        self.meta.annotations.get(ANNOTATION_UID).map(String::as_str)
-    }
-
-    /// How long it outlives its `GraphToken`, as the annotation says.
-    pub fn retention(&self) -> Option<&str> {
-        self.meta.annotations.get(ANNOTATION_RETENTION).map(String::as_str)
-    }
-
-    /// Whether it was marked for deletion, its `GraphToken` being gone.
-    pub fn marked_for_deletion(&self) -> bool {
-        self.meta.annotations.contains_key(ANNOTATION_DELETE_AFTER)
     }
 }
 
@@ -483,6 +255,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::api::names::{KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN};
+    use crate::seed;
 
     fn identity() -> Identity {
         Identity { namespace: "ns".into(), name: "mail".into(), uid: "u1".into(), generation: 1 }

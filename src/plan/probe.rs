@@ -4,7 +4,8 @@
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-use super::{HOURLY, at_hand, doubling, is_ahead, jitter, plus};
+use super::timing::doubling;
+use super::{HOURLY, at_hand, is_ahead, jitter, plus};
 use crate::api::status::LastProbe;
 use crate::api::{GraphTokenStatus, Reason, Time};
 use crate::desired::{Desired, Probing};

@@ -1,0 +1,40 @@
+//! Events of which no condition speaks.
+
+use crate::context::Context;
+use crate::desired::{Desired, Grant};
+use crate::observed::{Observed, SeedState};
+use crate::plan::{policy_warning, refresh_token_warning};
+use crate::state::{Key, Memory};
+
+/// What no condition speaks of.
+pub(super) async fn say(ctx: &Context, desired: &Desired, observed: &Observed, memory: &mut Memory) {
+    let identity = &observed.identity;
+    if let Some(warning) = policy_warning(desired, observed)
+        && memory.said.insert("RenewBeforeTooLong".to_owned())
+    {
+        ctx.events.warning(identity, "RenewBeforeTooLong", &warning).await;
+    }
+    match refresh_token_warning(observed, ctx.now()) {
+        None => _ = memory.said.remove("RefreshTokenExpiring"),
+        Some(note) if memory.said.insert("RefreshTokenExpiring".to_owned()) => {
+            ctx.events.warning(identity, "RefreshTokenExpiring", &note).await;
+        }
+        Some(_) => {}
+    }
+    if let Some(note) = ctx.state.ends.notice(&Key::new(&identity.namespace, &identity.name), ctx.now()) {
+        ctx.events.warning(identity, "ClientCredentialExpiring", &note).await;
+    }
+    if let Grant::RefreshToken { seed } = &desired.grant
+        && matches!(observed.seed, SeedState::Found { .. })
+    {
+        let others = ctx.state.share_seed(&Key::new(&identity.namespace, &seed.name), &identity.name);
+        if !others.is_empty() && memory.said.insert("SeedShared".to_owned()) {
+            let note = format!(
+                "Secret {} is also the seed of {}: at a server that takes a refresh token once, only one of them can sign in",
+                seed.name,
+                others.join(", ")
+            );
+            ctx.events.warning(identity, "SeedShared", &note).await;
+        }
+    }
+}
