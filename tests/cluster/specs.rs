@@ -5,7 +5,7 @@ use kube::api::{DynamicObject, PostParams};
 use serde_json::{Value, json};
 
 use crate::harness::objects::clustergraphclient_resource;
-use crate::harness::{Issuer, World, app_only, delegated};
+use crate::harness::{Issuer, World, app_only, delegated, repository};
 
 fn issuer() -> Issuer {
     Issuer {
@@ -199,6 +199,29 @@ async fn the_api_server_takes_good_specs_and_says_what_is_wrong_with_bad_ones() 
         let client = world.cluster.client.clone();
         let clients = Api::all_with(client, &clustergraphclient_resource());
         taken_or_refused(&clients, good_clients(), bad_clients()).await;
+    })
+    .await;
+}
+
+/// What users copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_server_takes_every_example() {
+    World::run("examples", async |world| {
+        let mut taken = 0;
+        for folder in std::fs::read_dir(repository().join("examples")).unwrap() {
+            for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+                let path = file.unwrap().path();
+                let text = std::fs::read_to_string(&path).unwrap();
+                let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+                for object in objects.into_iter().filter(|object| object["kind"] == "GraphToken") {
+                    // As the API server stores it: what it would drop is a mistake.
+                    let mut spec = world.dry_run(&object).await.unwrap_or_else(|e| panic!("{path:?}: {e}"));
+                    assert_eq!(spec.0.data["spec"].take(), object["spec"], "{path:?}");
+                    taken += 1;
+                }
+            }
+        }
+        assert!(taken >= 5, "{taken}");
     })
     .await;
 }

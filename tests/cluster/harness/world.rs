@@ -137,6 +137,13 @@ impl World {
         Gt(self.graphtokens().create(&PostParams::default(), &object).await.unwrap())
     }
 
+    /// What the API server would make of a `GraphToken`.
+    pub async fn dry_run(&self, graphtoken: &Value) -> kube::Result<Gt> {
+        let object: DynamicObject = serde_json::from_value(graphtoken.clone()).unwrap();
+        let params = PostParams { dry_run: true, ..PostParams::default() };
+        self.graphtokens().create(&params, &object).await.map(Gt)
+    }
+
     /// Asks for a refresh now.
     pub async fn request_refresh(&self, name: &str, value: &str) {
         let patch = json!({"metadata": {"annotations": {"graphtoken.io/requested-at": value}}});
