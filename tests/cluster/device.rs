@@ -26,7 +26,8 @@ pub fn by_code(name: &str, entra: &Simulator) -> Value {
     object
 }
 
-async fn shows_a_code(world: &World, name: &str) -> String {
+/// Waits until the status shows a code, and returns what the user is to enter.
+pub async fn shows_a_code(world: &World, name: &str) -> String {
     let shown = |gt: &Gt| gt.status("/deviceCode/userCode").is_string();
     let gt = world.until(name, "showing a code", shown).await;
     assert_eq!(gt.condition("Stalled"), Some(("True", "AuthorizationRequired")));
@@ -37,20 +38,33 @@ async fn shows_a_code(world: &World, name: &str) -> String {
     gt.status("/deviceCode/userCode").as_str().unwrap().to_owned()
 }
 
-async fn another_code(world: &World, name: &str, than: &str) -> String {
+/// Waits until the status shows another code.
+pub async fn another_code(world: &World, name: &str, than: &str) -> String {
     let other = |gt: &Gt| gt.status("/deviceCode/userCode").as_str().is_some_and(|code| code != than);
     world.until(name, "showing another code", other).await;
     shows_a_code(world, name).await
 }
 
-fn signed_in(gt: &Gt) -> bool {
+/// Whether a user has signed in, and nothing waits any more.
+pub fn signed_in(gt: &Gt) -> bool {
     gt.ready() && gt.condition("Stalled").is_none() && gt.status("/deviceCode").is_null()
 }
 
-fn message(gt: &Gt, kind: &str) -> String {
+/// What a condition says.
+pub fn message(gt: &Gt, kind: &str) -> String {
     let conditions = gt.status("/conditions").as_array().cloned().unwrap_or_default();
     let condition = conditions.into_iter().find(|condition| condition["type"] == kind);
     condition.map(|c| c["message"].as_str().unwrap().to_owned()).unwrap_or_default()
+}
+
+/// Whether no code waits any more, for a reason that says what to do.
+pub fn came_to_nothing(says: &'static str) -> impl Fn(&Gt) -> bool {
+    move |gt: &Gt| {
+        gt.condition("Stalled") == Some(("True", "AuthorizationRequired"))
+            && gt.status("/deviceCode").is_null()
+            && message(gt, "Stalled").contains(says)
+            && message(gt, "Stalled").contains("graphtoken.io/requested-at")
+    }
 }
 
 async fn events(world: &World) -> Vec<Event> {
@@ -104,14 +118,6 @@ async fn a_code_that_came_to_nothing_says_so_and_a_request_brings_another() {
         world.create(&by_code("mail", &entra)).await;
         let first = shows_a_code(world, "mail").await;
         entra.decline_device_code(&first).unwrap();
-        let came_to_nothing = |says: &'static str| {
-            move |gt: &Gt| {
-                gt.condition("Stalled") == Some(("True", "AuthorizationRequired"))
-                    && gt.status("/deviceCode").is_null()
-                    && message(gt, "Stalled").contains(says)
-                    && message(gt, "Stalled").contains("graphtoken.io/requested-at")
-            }
-        };
         world.until("mail", "declined", came_to_nothing("declined")).await;
 
         entra.set_device_lifetime(Duration::from_secs(4));

@@ -15,6 +15,7 @@ mod clients;
 mod converged;
 mod cost;
 mod device;
+mod device_oidc;
 mod leaders;
 mod login;
 mod lost_answers;

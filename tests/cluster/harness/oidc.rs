@@ -3,12 +3,13 @@
 use std::process::Stdio;
 
 use entra_simulator::digest;
+use http::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use super::objects::Issuer;
-use super::{http, repository};
+use super::{http as client, repository};
 
 /// A running provider. It ends with the test, also with one that was killed: its stdin closes then.
 pub struct Oidc {
@@ -60,6 +61,16 @@ impl Oidc {
         Issuer { client_id: "certificate-client".to_owned(), ..self.issuer() }
     }
 
+    /// The client that users sign in to with a code.
+    pub fn by_code(&self) -> Issuer {
+        Issuer { client_id: "device-client".to_owned(), ..self.issuer() }
+    }
+
+    /// Where a device code is asked for.
+    pub fn device_authorization_url(&self) -> &str {
+        self.info["device_authorization_endpoint"].as_str().unwrap()
+    }
+
     /// Who signs in.
     pub fn account(&self) -> &str {
         self.info["account"].as_str().unwrap()
@@ -94,17 +105,45 @@ impl Control {
         self.post("/introspect", &json!({"token": access_token})).await["active"] == true
     }
 
+    /// Signs the account in with a code.
+    pub async fn approve(&self, user_code: &str) {
+        self.post("/device-codes/approve", &json!({"user_code": user_code})).await;
+    }
+
+    /// Refuses to sign in with a code.
+    pub async fn decline(&self, user_code: &str) {
+        self.post("/device-codes/decline", &json!({"user_code": user_code})).await;
+    }
+
+    /// Sets how many seconds a device code lives from now on.
+    pub async fn set_device_lifetime(&self, seconds: u32) {
+        self.send(Method::PUT, "/settings", &json!({"device_lifetime_seconds": seconds})).await;
+    }
+
     /// All requests to the token endpoint.
     pub async fn journal(&self) -> Vec<Value> {
-        let answer = http().get(format!("{}/journal", self.0)).send().await.unwrap().text().await.unwrap();
-        let mut answer: Value = serde_json::from_str(&answer).unwrap();
-        serde_json::from_value(answer["requests"].take()).unwrap()
+        self.journal_of("requests").await
+    }
+
+    /// All requests for a device code.
+    pub async fn device_journal(&self) -> Vec<Value> {
+        self.journal_of("device").await
+    }
+
+    async fn journal_of(&self, what: &str) -> Vec<Value> {
+        let mut answer = self.send(Method::GET, "/journal", &Value::Null).await;
+        serde_json::from_value(answer[what].take()).unwrap()
     }
 
     async fn post(&self, path: &str, body: &Value) -> Value {
-        let request = http().post(format!("{}{path}", self.0)).body(body.to_string());
+        self.send(Method::POST, path, body).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: &Value) -> Value {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        let request = client().request(method.clone(), format!("{}{path}", self.0)).body(text);
         let answer = request.send().await.unwrap();
-        assert!(answer.status().is_success(), "POST {path}: {}", answer.status());
+        assert!(answer.status().is_success(), "{method} {path}: {}", answer.status());
         serde_json::from_str(&answer.text().await.unwrap()).unwrap()
     }
 }

@@ -1,4 +1,4 @@
-// The provider's configuration: four clients, one tenant in the path, rotation with replay detection.
+// The provider's configuration: five clients, one tenant in the path, rotation with replay detection.
 
 import { createHash, createPublicKey, generateKeyPairSync } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -12,6 +12,7 @@ export const CLIENTS = {
   confidential: { id: 'confidential-client', secret: 'confidential-client-secret' },
   app: { id: 'app-client', secret: 'app-client-secret' },
   certificate: { id: 'certificate-client' },
+  device: { id: 'device-client' },
 };
 
 // What the certificate client signs its assertions with.
@@ -25,12 +26,14 @@ export const SCOPES = [
   ...SHORT_SCOPES, ...SHORT_SCOPES.map((scope) => `${GRAPH}${scope}`),
 ];
 
+const DEVICE_GRANT = 'urn:ietf:params:oauth:grant-type:device_code';
 const REFRESH_TOKEN_TTL = 14 * 24 * 3600;
 
 export const sha256 = (value) => createHash('sha256').update(value).digest('hex');
 
-/** Builds the provider, and the journal that it fills. */
-export function createProvider({ issuer, tenant, accessTokenTtl }) {
+/** Builds the provider, and the journal that it fills. What `settings` says of device codes may change while it runs. */
+export function createProvider(issuer, settings) {
+  const { tenant, accessTokenTtl } = settings;
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   const user = ({ id, secret }, method) => ({
     client_id: id,
@@ -53,6 +56,13 @@ export function createProvider({ issuer, tenant, accessTokenTtl }) {
         redirect_uris: [],
       },
       {
+        client_id: CLIENTS.device.id,
+        token_endpoint_auth_method: 'none',
+        grant_types: [DEVICE_GRANT, 'refresh_token'],
+        response_types: [],
+        redirect_uris: [],
+      },
+      {
         ...user(CLIENTS.certificate, 'private_key_jwt'),
         token_endpoint_auth_signing_alg: 'PS256',
         grant_types: ['authorization_code', 'refresh_token', 'client_credentials'],
@@ -60,42 +70,62 @@ export function createProvider({ issuer, tenant, accessTokenTtl }) {
       },
     ],
     cookies: { keys: ['no browser comes here'] },
-    features: { clientCredentials: { enabled: true }, devInteractions: { enabled: false } },
+    features: {
+      clientCredentials: { enabled: true },
+      deviceFlow: { enabled: true },
+      devInteractions: { enabled: false },
+    },
     findAccount: (_ctx, id) => ({ accountId: id, claims: () => ({ sub: id }) }),
     jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), use: 'sig', alg: 'RS256' }] },
     rotateRefreshToken: true,
-    routes: { token: `/${tenant}/oauth2/v2.0/token` },
+    routes: {
+      token: `/${tenant}/oauth2/v2.0/token`,
+      device_authorization: `/${tenant}/oauth2/v2.0/devicecode`,
+    },
     scopes: SCOPES,
     ttl: {
       AccessToken: accessTokenTtl,
       ClientCredentials: accessTokenTtl,
+      DeviceCode: () => settings.deviceCodeTtl,
       Grant: REFRESH_TOKEN_TTL,
       IdToken: 3600,
       RefreshToken: REFRESH_TOKEN_TTL,
     },
   });
-  const journal = [];
+  const journal = { requests: [], device: [] };
   provider.use(async (ctx, next) => {
     await next();
-    if (ctx.oidc?.route === 'token') journal.push(entry(ctx));
+    if (ctx.oidc?.route === 'token') journal.requests.push(entry(ctx));
+    if (ctx.oidc?.route === 'device_authorization') journal.device.push(deviceEntry(ctx));
   });
   return { provider, journal };
 }
 
-/** What the journal says of a request: never a token, only its digest. */
-function entry(ctx) {
-  const { params = {}, client, body: form = {} } = ctx.oidc;
+const digest = (value) => (typeof value === 'string' ? sha256(value) : null);
+
+/** What the journal says of a request for a device code. */
+function deviceEntry(ctx) {
+  const { client, body: form = {} } = ctx.oidc;
   const answer = ctx.body ?? {};
-  const digest = (value) => (typeof value === 'string' ? sha256(value) : null);
   return {
     time_ms: Date.now(),
-    grant: params.grant_type ?? form.grant_type ?? null,
     client_id: client?.clientId ?? form.client_id ?? null,
     scopes: (form.scope ?? '').split(' ').filter(Boolean),
     outcome: answer.error ? 'refused' : 'issued',
     status: ctx.status,
     error: answer.error ?? null,
     error_description: answer.error_description ?? null,
+    device_sha256: digest(answer.device_code ?? form.device_code),
+  };
+}
+
+/** What the journal says of a request to the token endpoint: never a token, only its digest. */
+function entry(ctx) {
+  const { params = {}, body: form = {} } = ctx.oidc;
+  const answer = ctx.body ?? {};
+  return {
+    ...deviceEntry(ctx),
+    grant: params.grant_type ?? form.grant_type ?? null,
     assertion_sha256: digest(form.client_assertion),
     received_sha256: digest(form.refresh_token),
     issued_sha256: digest(answer.refresh_token),
@@ -136,3 +166,22 @@ export async function revoke(provider, value) {
   if (!token) throw new RangeError('no such refresh token');
   await provider.RefreshToken.revokeByGrantId(token.grantId);
 }
+
+/** Finishes a device code as its pages would: signed in by an account, or declined by whoever looked at them. */
+export async function decide(provider, userCode, outcome) {
+  const code = await provider.DeviceCode.findByUserCode(userCode.replaceAll(/\W/g, ''));
+  if (!code || code.isExpired) throw new RangeError('no such user code, or it ran out');
+  if (code.error || code.accountId) throw new RangeError('that user code was decided already');
+  Object.assign(code, await outcome(code));
+  await code.save();
+}
+
+/** An account that signs in and consents to all that is asked for. */
+export const approved = (provider, accountId) => async ({ clientId, params: { scope } }) => {
+  const grant = new provider.Grant({ accountId, clientId });
+  grant.addOIDCScope(scope);
+  return { accountId, scope, authTime: Math.floor(Date.now() / 1000), grantId: await grant.save() };
+};
+
+/** Somebody who looks at the code and will not sign in. */
+export const declined = () => ({ error: 'access_denied', errorDescription: 'End-User aborted interaction' });

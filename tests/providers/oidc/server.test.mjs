@@ -21,10 +21,12 @@ before(async () => {
 });
 after(() => server.stop());
 
-async function token(form) {
-  const response = await fetch(server.info.token_endpoint, { method: 'POST', body: new URLSearchParams(form) });
+async function post(url, form) {
+  const response = await fetch(url, { method: 'POST', body: new URLSearchParams(form) });
   return { status: response.status, ...(await response.json()) };
 }
+
+const token = (form) => post(server.info.token_endpoint, form);
 
 async function control(method, route, body) {
   const response = await fetch(`${server.info.control}${route}`, { method, body: body && JSON.stringify(body) });
@@ -168,6 +170,94 @@ describe('clients', () => {
   });
 });
 
+describe('device codes', () => {
+  const { id } = CLIENTS.device;
+  const ask = (form = {}) => post(server.info.device_authorization_endpoint, { client_id: id, scope: SCOPE, ...form });
+  const poll = (code) => token({
+    grant_type: 'urn:ietf:params:oauth:grant-type:device_code',
+    client_id: id,
+    device_code: code.device_code,
+    client_info: '1',
+  });
+  const approve = (code, body = {}) => control('POST', '/device-codes/approve', { user_code: code.user_code, ...body });
+
+  test('a code waits, is approved, and starts a chain like any other', async () => {
+    const code = await ask();
+    assert.deepEqual([code.status, code.expires_in, code.interval], [200, 600, undefined]);
+    assert.match(code.user_code, /^[A-Z]{4}-[A-Z]{4}$/);
+    assert.equal(code.verification_uri, `${server.info.url}/device`);
+    const pending = await poll(code);
+    assert.deepEqual([pending.status, pending.error], [400, 'authorization_pending']);
+    assert.equal((await approve(code)).status, 200);
+    const answer = await poll(code);
+    assert.deepEqual([answer.status, answer.expires_in, answer.scope], [200, 5, SCOPE]);
+    const { account } = await control('POST', '/introspect', { token: answer.access_token });
+    assert.equal(account, server.info.account);
+    const next = await refresh(answer.refresh_token, { client_id: id });
+    assert.equal(next.status, 200);
+    assert.equal((await refresh(answer.refresh_token, { client_id: id })).error, 'invalid_grant');
+    assert.equal((await refresh(next.refresh_token, { client_id: id })).error, 'invalid_grant');
+  });
+
+  test('another account can approve it, and nobody a second time', async () => {
+    const code = await ask();
+    await approve(code, { account: 'other@contoso.example' });
+    assert.equal((await approve(code)).status, 400);
+    const answer = await poll(code);
+    const { account } = await control('POST', '/introspect', { token: answer.access_token });
+    assert.equal(account, 'other@contoso.example');
+    assert.equal((await poll(code)).error, 'invalid_grant');
+  });
+
+  test('without offline_access there is no refresh token', async () => {
+    const code = await ask({ scope: 'openid Mail.Read' });
+    await approve(code);
+    const answer = await poll(code);
+    assert.deepEqual([answer.status, answer.refresh_token], [200, undefined]);
+  });
+
+  test('a declined code is refused', async () => {
+    const code = await ask();
+    assert.equal((await control('POST', '/device-codes/decline', { user_code: code.user_code })).status, 200);
+    const answer = await poll(code);
+    assert.deepEqual([answer.status, answer.error], [400, 'access_denied']);
+  });
+
+  test('a code lives as long as the settings say', async () => {
+    mock.timers.enable({ apis: ['Date'], now: Date.UTC(2026, 10, 23) });
+    try {
+      assert.equal((await control('PUT', '/settings', { device_lifetime_seconds: 7 })).status, 200);
+      const code = await ask();
+      assert.equal(code.expires_in, 7);
+      mock.timers.tick(6_000);
+      assert.equal((await poll(code)).error, 'authorization_pending');
+      mock.timers.tick(1_000);
+      const answer = await poll(code);
+      assert.deepEqual([answer.status, answer.error], [400, 'expired_token']);
+      assert.equal((await approve(code)).status, 400);
+    } finally {
+      await control('PUT', '/settings', { device_lifetime_seconds: 600 });
+      mock.timers.reset();
+    }
+  });
+
+  test('the journal tells of codes and polls by digest', async () => {
+    const code = await ask();
+    await poll(code);
+    const journal = await control('GET', '/journal');
+    const [asked, polled] = [journal.device.at(-1), journal.requests.at(-1)];
+    assert.deepEqual([asked.client_id, asked.outcome, asked.scopes.join(' ')], [id, 'issued', SCOPE]);
+    assert.deepEqual([polled.outcome, polled.error], ['refused', 'authorization_pending']);
+    assert.deepEqual([asked.device_sha256, polled.device_sha256], Array(2).fill(sha256(code.device_code)));
+    assert.ok(!JSON.stringify(journal).includes(code.device_code));
+  });
+
+  test('only the client of that grant may ask', async () => {
+    const answer = await ask({ client_id: CLIENTS.public.id });
+    assert.deepEqual([answer.status, answer.error], [400, 'invalid_request']);
+  });
+});
+
 describe('introspection', () => {
   test('an access token of five seconds is active for five seconds', async () => {
     mock.timers.enable({ apis: ['Date'], now: Date.UTC(2026, 10, 23) });
@@ -218,6 +308,8 @@ describe('the controls', () => {
   test('a mistake is told', async () => {
     assert.equal((await control('POST', '/refresh-tokens', { client_id: 'nobody' })).status, 400);
     assert.equal((await control('GET', '/nothing')).status, 404);
+    assert.equal((await control('POST', '/device-codes/approve', { user_code: 'NONE-SUCH' })).status, 400);
+    assert.equal((await control('PUT', '/settings', { device_lifetime_seconds: 0 })).status, 400);
   });
 });
 

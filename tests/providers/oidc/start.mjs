@@ -2,7 +2,9 @@
 
 import { createServer } from 'node:http';
 
-import { CLIENTS, createProvider, introspect, mint, revoke, sha256 } from './provider.mjs';
+import {
+  approved, CLIENTS, createProvider, decide, declined, introspect, mint, revoke, sha256,
+} from './provider.mjs';
 
 export const DEFAULTS = {
   host: '127.0.0.1',
@@ -11,6 +13,7 @@ export const DEFAULTS = {
   account: 'etl@contoso.example',
   scopes: ['openid', 'offline_access', 'Mail.Read', 'User.Read'],
   accessTokenTtl: 3600,
+  deviceCodeTtl: 600,
 };
 
 const LOOPBACK = '127.0.0.1';
@@ -22,7 +25,7 @@ export async function start(options = {}) {
   const server = createServer((request, response) => serve(request, response));
   await listen(server, settings.port, settings.host);
   const url = `http://${settings.host}:${server.address().port}`;
-  const { provider, journal } = createProvider({ issuer: url, ...settings });
+  const { provider, journal } = createProvider(url, settings);
   serve = provider.callback();
 
   const mintFor = ({ account = settings.account, client_id: clientId = CLIENTS.public.id, scopes = settings.scopes } = {}) =>
@@ -37,6 +40,7 @@ export async function start(options = {}) {
     info: {
       url,
       token_endpoint: `${url}/${settings.tenant}/oauth2/v2.0/token`,
+      device_authorization_endpoint: `${url}/${settings.tenant}/oauth2/v2.0/devicecode`,
       control: `http://${LOOPBACK}:${controls.address().port}`,
       tenant: settings.tenant,
       account: settings.account,
@@ -62,7 +66,20 @@ function handler({ provider, journal, first, mintFor, settings }) {
       await revoke(provider, token);
       return {};
     },
-    'GET /journal': () => ({ requests: journal }),
+    'POST /device-codes/approve': async ({ user_code: code, account = settings.account }) => {
+      await decide(provider, code, approved(provider, account));
+      return {};
+    },
+    'POST /device-codes/decline': async ({ user_code: code }) => {
+      await decide(provider, code, declined);
+      return {};
+    },
+    'PUT /settings': ({ device_lifetime_seconds: seconds }) => {
+      if (!(Number.isInteger(seconds) && seconds > 0)) throw new RangeError('device_lifetime_seconds is no number of seconds');
+      settings.deviceCodeTtl = seconds;
+      return {};
+    },
+    'GET /journal': () => journal,
   };
   return async (request, response) => {
     const route = routes[`${request.method} ${request.url}`];
