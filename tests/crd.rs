@@ -75,3 +75,23 @@ fn every_list_and_string_of_the_spec_is_bounded() {
     }
     assert_eq!(unbounded, Vec::<String>::new(), "CEL's cost budget needs a bound on these");
 }
+
+/// `kubectl get graphtoken NAME` would mean all of the category, and be refused.
+#[test]
+fn no_category_is_called_like_a_resource() {
+    let crds = crds::all();
+    let texts = |crd: &serde_json::Value, names: &[&str]| -> Vec<String> {
+        let names = names.iter().map(|name| crd["spec"]["names"][*name].clone());
+        let lists = names.flat_map(|name| match name {
+            serde_json::Value::Array(all) => all,
+            one => vec![one],
+        });
+        lists.filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    };
+    let resources: Vec<String> =
+        crds.iter().flat_map(|crd| texts(crd, &["plural", "singular", "shortNames"])).collect();
+    assert!(resources.iter().any(|name| name == "graphtoken"), "{resources:?}");
+    for category in crds.iter().flat_map(|crd| texts(crd, &["categories"])) {
+        assert!(!resources.contains(&category), "{category}");
+    }
+}

@@ -114,6 +114,7 @@ it_shows_a_deleted_secret_come_back() {
   shows "$T/whole" 'came back within [0-9.]+ s, with the same token; the simulator was asked nothing'
 }
 it_shows_python_o365_using_the_file() { shows "$T/whole" 'GET /v1.0/me was answered with 200, for etl@contoso.com'; }
+it_shows_the_token_tried() { shows "$T/whole" 'condition Verified is True, Accepted'; }
 it_says_what_to_try_next() { shows "$T/whole" 'make demo KEEP=1'; }
 no_token_and_no_colour_is_printed() {
   local file
@@ -159,7 +160,7 @@ start whole
 if at_first_row whole; then remember_processes; fi
 finish
 for behaviour in it_ends_well it_shows_the_graphtoken_that_it_applies it_shows_a_token_and_three_refreshes \
-  it_shows_a_deleted_secret_come_back it_shows_python_o365_using_the_file it_says_what_to_try_next nothing_is_left; do
+  it_shows_a_deleted_secret_come_back it_shows_python_o365_using_the_file it_shows_the_token_tried it_says_what_to_try_next nothing_is_left; do
   check "demo: ${behaviour//_/ }" "$behaviour"
 done
 

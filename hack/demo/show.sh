@@ -12,7 +12,7 @@ apply_graphtoken() {
   heading "[4/7] A sign-in as a Secret, and a GraphToken: examples/quickstart/graphtoken.yaml, pointed at the simulator"
   k create secret generic seed --from-file=token="$RUN/seed" | quote
   kubectl patch --local -f examples/quickstart/graphtoken.yaml --type merge -o yaml \
-    -p "{\"spec\": {\"tenant\": \"$TENANT\", \"endpoints\": {\"token\": \"$TOKEN_URL\"}}}" >"$RUN/graphtoken.yaml"
+    -p "{\"spec\": {\"tenant\": \"$TENANT\", \"endpoints\": {\"token\": \"$TOKEN_URL\", \"graph\": \"$SIMULATOR\"}}}" >"$RUN/graphtoken.yaml"
   quote <"$RUN/graphtoken.yaml"
   APPLIED_MS=$(now_ms)
   k apply -f "$RUN/graphtoken.yaml" | quote
@@ -41,6 +41,11 @@ delete_secret() {
   ok "it came back within $BACK, with the same token; the simulator was asked nothing (token requests: still $requests)"
 }
 
+# accepted: whether the operator has tried the token at Graph, and it was taken.
+accepted() {
+  [[ $(k get graphtoken "$NAME" -o 'jsonpath={.status.conditions[?(@.type=="Verified")].reason}') == Accepted ]]
+}
+
 use_token() {
   heading "[6/7] The real python-o365 reads the file as a pod would, and calls /me"
   local mount=$RUN/mount report=$RUN/o365.json file token client_id version sent
@@ -60,6 +65,8 @@ use_token() {
   sent=$(member sent_bearer_sha256 <"$report") UPN=$(member upn <"$report")
   [[ $sent == "$(fingerprint_of "$token")"* ]] || die "python-o365 sent another token than the Secret's." "$READ_LOG"
   ok "GET /v1.0/me was answered with 200, for $UPN; the token sent was the Secret's, ${sent:0:12}"
+  await 10 accepted || die "The operator has not tried the token at Graph." "$READ_LOG"
+  ok "the operator tried it there as well: condition Verified is True, Accepted"
 }
 
 summarize() {
@@ -73,6 +80,7 @@ summarize() {
   printf '\n  Try next\n'
   if [[ -z $KEEP ]]; then say "make demo KEEP=1                       the same, left running for a look around"; fi
   say "examples/quickstart/graphtoken.yaml    the same for your tenant"
+  say "examples/                              other ways to sign in: device code, certificate, workload identity, a shared client"
   say "make test                              everything the project tests"
 }
 

@@ -22,7 +22,7 @@ use super::spec::{ClientAuth, Cloud, Endpoints};
         kind = "ClusterGraphClient",
         plural = "clustergraphclients",
         shortname = "cgc",
-        category = "graphtoken",
+        category = "graphtoken-operator",
         derive = "PartialEq",
         doc = "A client of Microsoft Entra ID that GraphTokens of allowed namespaces use by name.",
         printcolumn(name = "Tenant", type_ = "string", json_path = ".spec.tenant"),

@@ -25,7 +25,7 @@ use super::GraphTokenStatus;
         kind = "GraphToken",
         plural = "graphtokens",
         shortname = "gt",
-        category = "graphtoken",
+        category = "graphtoken-operator",
         namespaced,
         status = "GraphTokenStatus",
         derive = "PartialEq",
