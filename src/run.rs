@@ -68,7 +68,7 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let config = kubeclient::infer().await?;
     let metrics = Metrics::default();
     let clients = Clients::new(&config, settings.kube_qps, &metrics)?;
-    let provider = Arc::new(Provider::new(settings.provider_qps, extra_roots(&settings)?)?);
+    let provider = Arc::new(provider(&settings)?);
     let identity = leader::identity();
     let (lease, campaign) = if settings.leader_election {
         let namespace = lease_namespace(settings.lease_namespace.as_deref(), &config);
@@ -118,6 +118,17 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     served.cancel();
     tracing::info!("ended");
     Ok(())
+}
+
+/// Whether the certificates of a bundle are any is known only here.
+fn provider(settings: &Settings) -> Result<Provider, Error> {
+    Provider::new(settings.provider_qps, extra_roots(settings)?).map_err(|error| match &settings.ca_bundle {
+        Some(path) if error.is_builder() => Error::CaBundle {
+            path: path.display().to_string(),
+            problem: "it holds a certificate that cannot be read".to_owned(),
+        },
+        _ => error.into(),
+    })
 }
 
 /// The CA certificates that are trusted besides the system's.

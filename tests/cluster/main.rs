@@ -16,6 +16,7 @@ mod converged;
 mod cost;
 mod device;
 mod device_oidc;
+mod https;
 mod leaders;
 mod login;
 mod lost_answers;

@@ -8,6 +8,8 @@ pub mod o365;
 pub mod objects;
 pub mod oidc;
 pub mod operator;
+pub mod proxy;
+pub mod tls;
 pub mod world;
 
 pub use self::objects::{Gt, Issuer, app_only, delegated};

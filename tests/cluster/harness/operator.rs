@@ -21,6 +21,7 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     flags: Vec<String>,
+    env: Vec<(String, String)>,
     kubeconfig: Option<PathBuf>,
 }
 
@@ -29,6 +30,13 @@ impl Options {
     #[must_use]
     pub fn flag(mut self, flag: &str) -> Self {
         self.flags.push(flag.to_owned());
+        self
+    }
+
+    /// A variable more in its environment, which has little else.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -67,6 +75,7 @@ impl Operator {
             .env_clear()
             .env("KUBECONFIG", options.kubeconfig.as_deref().unwrap_or(kubeconfig))
             .env("RUST_LOG", "trace")
+            .envs(options.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)
