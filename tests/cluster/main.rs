@@ -28,6 +28,7 @@ mod mistakes;
 mod pki;
 mod probe;
 mod proofs;
+mod proxies;
 mod schedule;
 mod secrets;
 mod seeds;
