@@ -66,6 +66,17 @@ pub fn read(answer: &Answer<'_>, now: Timestamp) -> Result<Authorization, Box<Fa
     started(&body).map_err(|why| failure::unusable(GrantKind::DeviceCode, answer, why, now).into())
 }
 
+/// A failure of this endpoint in words of its own: those that all requests share name the token endpoint.
+#[must_use]
+pub fn named(mut failure: Failure) -> Failure {
+    failure.message = failure
+        .message
+        .replace("token endpoint", "device authorization endpoint")
+        .replace("for a token response", "to be one")
+        .replace("spec.endpoints.token", "spec.endpoints.deviceAuthorization");
+    failure
+}
+
 fn started(body: &Map<String, Value>) -> Result<Authorization, &'static str> {
     let device_code = usable_token(body.get("device_code")).ok_or("no usable device_code is in it")?;
     let text = |member: &str| body.get(member).and_then(Value::as_str);

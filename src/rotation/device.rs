@@ -37,7 +37,7 @@ impl Exchanger {
                 device_code::read(&answer, self.clock.now()).map_err(|failure| *failure)
             }
         };
-        let read = read.map_err(|failure| failure.masked(request.secrets()));
+        let read = read.map_err(|failure| device_code::named(failure).masked(request.secrets()));
         let outcome = match &read {
             Ok(_) => TokenOutcome::Pending,
             Err(failure) => {

@@ -29,6 +29,7 @@ mod pki;
 mod probe;
 mod proofs;
 mod proxies;
+mod redirects;
 mod schedule;
 mod secrets;
 mod seeds;

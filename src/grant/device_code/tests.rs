@@ -87,3 +87,13 @@ fn a_refusal_is_one_as_at_the_token_endpoint(
 ) {
     assert_eq!(read_body(status, &body).unwrap_err().reason, reason);
 }
+
+#[test]
+fn a_failure_names_this_endpoint() {
+    let redirect = Answer { status: 307, retry_after: None, body: b"" };
+    let failure = named(*read(&redirect, Timestamp::UNIX_EPOCH).unwrap_err());
+    assert!(failure.message.starts_with("The device authorization endpoint answered with a redirect"));
+    assert!(failure.message.ends_with("put the final URL into spec.endpoints.deviceAuthorization."));
+    let unreached = named(failure::NoAnswer::TooLarge.into());
+    assert!(!unreached.message.contains("token"), "{}", unreached.message);
+}
