@@ -24,6 +24,7 @@ mod lost_owners;
 mod lost_rights;
 mod lost_secrets;
 mod mistakes;
+mod odd_answers;
 #[path = "../pki/mod.rs"]
 mod pki;
 mod probe;
