@@ -12,6 +12,7 @@ mod chain;
 mod chaos;
 mod chaos_ledger;
 mod clients;
+mod consent;
 mod converged;
 mod cost;
 mod device;
