@@ -45,8 +45,8 @@ pub struct Canned {
 struct RefreshToken {
     family: u32,
     spent: bool,
-    /// The one that it was issued for.
-    parent: Option<String>,
+    /// Those that were issued for it.
+    children: Vec<String>,
 }
 
 /// One request that was processed.
@@ -104,7 +104,7 @@ impl Idp {
     /// A user signs in elsewhere: the refresh token that this leaves behind.
     pub fn sign_in(&mut self) -> String {
         self.families += 1;
-        self.mint(self.families, None)
+        self.mint(self.families)
     }
 
     /// Whether a refresh token would be taken now.
@@ -138,16 +138,18 @@ impl Idp {
         status
     }
 
-    /// Whether `later` came of `earlier` by one or more exchanges.
-    pub fn stems_from(&self, later: &str, earlier: &str) -> bool {
-        let mut token = later;
-        while let Some(parent) = self.refresh_tokens.get(token).and_then(|t| t.parent.as_deref()) {
-            if parent == earlier {
-                return true;
-            }
-            token = parent;
+    /// The refresh tokens that came of one by one or more exchanges.
+    pub fn descendants(&self, token: &str) -> Vec<&str> {
+        let mut found = Vec::new();
+        let mut next = Some(token);
+        let mut looked_at = 0;
+        while let Some(token) = next {
+            let children = self.refresh_tokens.get(token).into_iter().flat_map(|t| &t.children);
+            found.extend(children.map(String::as_str));
+            next = found.get(looked_at).copied();
+            looked_at += 1;
         }
-        false
+        found
     }
 
     /// Issues a device code. A user enters it after a while.
@@ -218,14 +220,18 @@ impl Idp {
         if !self.accepts(token) {
             return None;
         }
-        self.refresh_tokens.get_mut(token)?.spent = true;
-        Some(self.mint(family, Some(token.to_owned())))
+        let child = self.mint(family);
+        let parent = self.refresh_tokens.get_mut(token)?;
+        parent.spent = true;
+        parent.children.push(child.clone());
+        Some(child)
     }
 
-    fn mint(&mut self, family: u32, parent: Option<String>) -> String {
+    fn mint(&mut self, family: u32) -> String {
         self.tokens += 1;
         let token = format!("rt-{}", self.tokens);
-        self.refresh_tokens.insert(token.clone(), RefreshToken { family, spent: false, parent });
+        self.refresh_tokens
+            .insert(token.clone(), RefreshToken { family, spent: false, children: Vec::new() });
         token
     }
 }

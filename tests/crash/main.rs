@@ -18,6 +18,7 @@ mod points;
 mod process;
 mod proofs;
 mod scenario;
+mod side_by_side;
 mod state;
 mod tape;
 mod world;

@@ -10,6 +10,7 @@ use rstest::rstest;
 use crate::idp::Rotation;
 use crate::process::{End, live};
 use crate::scenario::{self, CREDENTIAL, POLL, Scenario};
+use crate::side_by_side::side_by_side;
 use crate::state::State;
 use crate::tape::{Moment, Point};
 use crate::world::World;
@@ -73,14 +74,16 @@ fn a_sign_in_is_lost_only_where_nobody_could_have_kept_it(#[case] scenario: Scen
         if !variant.lagging {
             assert_eq!(calls, scenario.calls, "{variant:?}: what is called has changed");
         }
-        let mut lost = BTreeSet::new();
+        let exchanges = base.lock().idp.journal.len();
         let moments = variant.moments();
-        for point in (0..calls.len()).flat_map(|call| moments.clone().map(move |moment| (call, moment))) {
-            points += 1;
-            if stopped(scenario, variant, point, &base) {
-                lost.insert((point.0, format!("{:?}", point.1)));
-            }
-        }
+        let all = (0..calls.len()).flat_map(|call| moments.clone().map(move |moment| (call, moment)));
+        let all: Vec<Point> = all.collect();
+        points += all.len();
+        let lost = side_by_side(&all, |point| {
+            stopped(scenario, variant, *point, &calls, exchanges).then_some(*point)
+        });
+        let lost: BTreeSet<_> =
+            lost.into_iter().flatten().map(|(call, moment)| (call, format!("{moment:?}"))).collect();
         assert_eq!(lost, to_be_lost(&calls, variant), "{variant:?} {calls:#?}");
     }
     tell(points);
@@ -117,8 +120,9 @@ fn to_be_lost(calls: &[String], variant: Variant) -> BTreeSet<(usize, String)> {
     lost
 }
 
-/// Runs a scenario up to a point, and then a new process. Returns whether the sign-in was lost.
-fn stopped(scenario: Scenario, variant: Variant, point: Point, base: &World) -> bool {
+/// Runs a scenario up to a point, and then a new process. Returns whether the sign-in was lost. `calls` and `exchanges` are
+/// those of a run in which nothing happens.
+fn stopped(scenario: Scenario, variant: Variant, point: Point, calls: &[String], exchanges: usize) -> bool {
     let world = begin(scenario, variant);
     world.arm(point);
     let end = live(&world, "the-first");
@@ -126,11 +130,9 @@ fn stopped(scenario: Scenario, variant: Variant, point: Point, base: &World) -> 
     if end == End::Killed {
         assert_eq!(live(&world, "the-second"), End::Settled);
     }
-    let (state, base) = (world.lock(), base.lock());
-    let calls = &base.tape.calls;
     let context = format!("{variant:?} {point:?} {}", calls[point.0]);
     let again = usize::from(may_exchange_again(calls, variant, point));
-    is_lost(&state, base.idp.journal.len() + again, &context)
+    is_lost(&world.lock(), exchanges + again, &context)
 }
 
 /// Whether a token was got and nothing of it was kept. Everywhere else a new process needs no exchange but the one that was due.
@@ -191,31 +193,35 @@ fn is_lost(state: &State, most_exchanges: usize, context: &str) -> bool {
 #[case::with_a_strict_provider(Rotation::Strict)]
 fn a_process_that_is_killed_while_it_recovers_loses_no_more(#[case] rotation: Rotation) {
     let variant = Variant { rotation, election: Some(LEASE), lagging: false };
-    let (scenario, mut points) = (scenario::REFRESH_TOKEN_ROUTINE, 0);
-    for first in (1..scenario.calls.len()).map(|call| (call, Moment::Done)) {
-        for moment in DEATHS {
-            for call in 0.. {
-                let world = begin(scenario, variant);
-                world.arm(first);
-                assert_eq!(live(&world, "the-first"), End::Killed);
-                world.arm_again((call, moment));
-                if live(&world, "the-second") == End::Settled {
-                    break;
-                }
-                let calls = [scenario.calls[first.0].to_owned(), world.lock().tape.calls[call].clone()];
-                assert_eq!(live(&world, "the-third"), End::Settled);
-                points += 1;
-                let context = format!("{variant:?} {first:?} ({call}, {moment:?}) {calls:?}");
-                // The setup, the refresh, and one more for each death.
-                let lost = is_lost(&world.lock(), 4, &context);
-                let deaths = [(calls[0].as_str(), first.1), (calls[1].as_str(), moment)];
-                let unanswered = deaths.iter().any(|(call, moment)| {
-                    let in_hand = call.ends_with("(commit)") && *moment == Moment::Before;
-                    in_hand || (*call == "POST token refresh_token" && *moment != Moment::Before)
-                });
-                assert_eq!(lost, rotation == Rotation::Strict && unanswered, "{context}");
-            }
+    let scenario = scenario::REFRESH_TOKEN_ROUTINE;
+    let firsts = (1..scenario.calls.len()).map(|call| (call, Moment::Done));
+    let deaths: Vec<(Point, Moment)> =
+        firsts.flat_map(|first| DEATHS.map(|moment| (first, moment))).collect();
+    let points = side_by_side(&deaths, |(first, moment)| killed_twice(scenario, variant, *first, *moment));
+    tell(points.into_iter().sum());
+}
+
+/// Kills the second process at each of its calls. Returns how many there are.
+fn killed_twice(scenario: Scenario, variant: Variant, first: Point, moment: Moment) -> usize {
+    for call in 0.. {
+        let world = begin(scenario, variant);
+        world.arm(first);
+        assert_eq!(live(&world, "the-first"), End::Killed);
+        world.arm_again((call, moment));
+        if live(&world, "the-second") == End::Settled {
+            return call;
         }
+        let calls = [scenario.calls[first.0].to_owned(), world.lock().tape.calls[call].clone()];
+        assert_eq!(live(&world, "the-third"), End::Settled);
+        let context = format!("{variant:?} {first:?} ({call}, {moment:?}) {calls:?}");
+        // The setup, the refresh, and one more for each death.
+        let lost = is_lost(&world.lock(), 4, &context);
+        let deaths = [(calls[0].as_str(), first.1), (calls[1].as_str(), moment)];
+        let unanswered = deaths.iter().any(|(call, moment)| {
+            let in_hand = call.ends_with("(commit)") && *moment == Moment::Before;
+            in_hand || (*call == "POST token refresh_token" && *moment != Moment::Before)
+        });
+        assert_eq!(lost, variant.rotation == Rotation::Strict && unanswered, "{context}");
     }
-    tell(points);
+    unreachable!("the calls come to an end")
 }
