@@ -27,7 +27,7 @@ const MAX_INTERVAL: Duration = Duration::from_mins(1);
 pub const SLOW_DOWN: Duration = Duration::from_secs(5);
 /// A person is to type it.
 const MAX_USER_CODE: usize = 64;
-const MAX_URI: usize = 2048;
+const MAX_URI: usize = 512;
 
 /// A code that waits for a user.
 #[derive(Debug, Clone)]
@@ -95,6 +95,11 @@ fn started(body: &Map<String, Value>) -> Result<Authorization, &'static str> {
         expires_in: told("expires_in", DEFAULT_LIFE, MAX_LIFE),
         interval: told("interval", DEFAULT_INTERVAL, MAX_INTERVAL),
     })
+}
+
+/// Whether a person can be shown this, wherever it comes from.
+pub fn can_be_shown(user_code: &str, verification_uri: &str) -> bool {
+    is_user_code(user_code) && is_uri(verification_uri)
 }
 
 fn is_user_code(code: &str) -> bool {

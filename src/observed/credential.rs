@@ -14,11 +14,13 @@ use crate::api::names::{
 };
 use crate::api::status::SignedIn;
 use crate::desired::Client;
-use crate::grant::Account;
+use crate::grant::{Account, device_code};
 use crate::seed;
 
 /// Key of the access token in the credential Secret.
 pub const KEY_ACCESS_TOKEN: &str = "access_token";
+/// No sentence of the operator's is longer.
+const MAX_MESSAGE: usize = 768;
 
 /// Facts about one access token; no secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -204,10 +206,17 @@ pub fn credential(meta: Meta, data: &BTreeMap<String, Vec<u8>>) -> (Credential, 
         let text = std::str::from_utf8(data.get(key)?).ok()?.trim();
         (!text.is_empty()).then(|| text.to_owned())
     };
-    let record = data.get(KEY_RECORD).and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
+    let mut record: Record =
+        data.get(KEY_RECORD).and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
+    // Ours are short; it becomes a condition.
+    record.rejected_login = record.rejected_login.filter(|login| login.message.len() <= MAX_MESSAGE);
     let pending = data.get(KEY_PENDING).and_then(|b| serde_json::from_slice(b).ok());
     let device: Option<StoredDevice> =
         data.get(KEY_DEVICE).and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let shown = |stored: &StoredDevice| {
+        device_code::can_be_shown(&stored.device.user_code, &stored.device.verification_uri)
+    };
+    let device = device.filter(shown);
     let (device, device_code) =
         device.map_or((None, None), |stored| (Some(stored.device), stored.device_code));
     let refresh_token = text(KEY_REFRESH_TOKEN);

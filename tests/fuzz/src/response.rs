@@ -6,6 +6,7 @@ use std::time::Duration;
 use graphtoken::api::Reason;
 use graphtoken::failure::{Answer, Failure};
 use graphtoken::grant::{Account, GrantKind, Issued, Outcome, Proof, device_code, read, refresh_token};
+use graphtoken::verdict::{Answered, Verdict};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::de::IgnoredAny;
@@ -43,7 +44,24 @@ pub fn check(input: &[u8]) {
         }
     }
     starts_a_sign_in_that_can_be_shown(&answer);
+    has_a_verdict(&answer);
     odd_members_cost_no_token(body);
+}
+
+/// Whatever Microsoft Graph answers.
+fn has_a_verdict(answer: &Answer<'_>) {
+    let challenge = String::from_utf8_lossy(answer.body).into_owned();
+    let answered = Answered {
+        status: answer.status,
+        challenges: vec![challenge.clone()],
+        retry_after: answer.retry_after.map(str::to_owned),
+    };
+    for now in [super::now(), Timestamp::MIN, Timestamp::MAX] {
+        let verdict = Verdict::of(&answered, now);
+        assert!(!matches!(verdict, Verdict::Throttled(Some(pause)) if pause > MAX_PAUSE));
+        let message = verdict.message("/me");
+        assert!(message.len() <= MAX_MESSAGE && (challenge.len() < 24 || !message.contains(&challenge)));
+    }
 }
 
 /// What people are to type and open.
@@ -55,7 +73,7 @@ fn starts_a_sign_in_that_can_be_shown(answer: &Answer<'_>) {
                 (1..=64).contains(&code.user_code.len()) && !code.user_code.chars().any(char::is_control)
             );
             assert!(
-                super::is_graphic(&code.verification_uri, 2048) && code.verification_uri.starts_with("http")
+                super::is_graphic(&code.verification_uri, 512) && code.verification_uri.starts_with("http")
             );
             assert!(!code.interval.is_zero() && !code.expires_in.is_zero() && code.expires_in <= MAX_LIFE);
         }

@@ -1,17 +1,19 @@
 //! The bytes of the credential Secret, the target's record and a status as they might be after a restore or by hand →
 //! `observed` → `plan`. The pieces of an input: `record.json`, `pending.json`, `refresh_token`, `access_token`, the
-//! target's annotation, the status, and the two annotations of the `GraphToken` and the credential.
+//! target's annotation, the status, the annotation of the `GraphToken`, `device.json`, and the login.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use graphtoken::api::names::{ANNOTATION_TOKEN, ANNOTATION_UID, KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN};
+use graphtoken::api::names::{
+    ANNOTATION_TOKEN, ANNOTATION_UID, KEY_DEVICE, KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN,
+};
 use graphtoken::desired::{Desired, Grant, Guards};
 use graphtoken::observed::{
     Credential, CredentialState, Identity, KEY_ACCESS_TOKEN, Meta, Observed, ProofState, SeedState,
     TargetState, TokenFacts, Tokens, credential, labels, target,
 };
-use graphtoken::plan::{Act, Plan, due, plan, policy_warning};
+use graphtoken::plan::{Act, Plan, due, plan, policy_warning, refresh_token_warning};
 use graphtoken::render::{TokenView, render};
 use graphtoken::{seed, target_shape};
 use jiff::{SignedDuration, Timestamp};
@@ -28,12 +30,12 @@ const WATCHED: SignedDuration = SignedDuration::from_mins(1);
 const MAX_LOOKS: usize = 22;
 
 pub fn check(input: &[u8]) {
-    let pieces = super::pieces::<7>(input);
-    let [record, pending, refresh_token, access_token, ..] = pieces;
-    let keys = [KEY_RECORD, KEY_PENDING, KEY_REFRESH_TOKEN, KEY_ACCESS_TOKEN];
+    let pieces = super::pieces::<9>(input);
+    let [record, pending, refresh_token, access_token, _, _, _, device, _] = pieces;
+    let keys = [KEY_RECORD, KEY_PENDING, KEY_REFRESH_TOKEN, KEY_ACCESS_TOKEN, KEY_DEVICE];
     let data: BTreeMap<String, Vec<u8>> = keys
         .into_iter()
-        .zip([record, pending, refresh_token, access_token])
+        .zip([record, pending, refresh_token, access_token, device])
         .filter(|(_, bytes)| !bytes.is_empty())
         .map(|(key, bytes)| (key.to_owned(), bytes.to_vec()))
         .collect();
@@ -42,7 +44,7 @@ pub fn check(input: &[u8]) {
     if let (Some(stored), Some(access_token)) = (&credential.record.token, &tokens.access_token) {
         renders_within_bounds(&credential, &stored.facts, access_token, input.len());
     }
-    for desired in [&*DELEGATED, &*APP_ONLY] {
+    for desired in [&*DELEGATED, &*BY_CODE, &*APP_ONLY] {
         let mut observed = observed(desired, &credential, &pieces);
         for now in [super::now(), Timestamp::MIN, Timestamp::MAX] {
             decides(desired, &observed, now);
@@ -59,6 +61,12 @@ static DELEGATED: LazyLock<Desired> = LazyLock::new(|| {
     desired(&json!({
         "tenant": "contoso.example", "clientId": "the-client", "scopes": ["Mail.Read"], "account": "etl@contoso.example",
         "grant": {"refreshToken": {"secretRef": {"name": "seed", "key": "token"}}}, "refresh": {"renewBefore": "20m"},
+    }))
+});
+
+static BY_CODE: LazyLock<Desired> = LazyLock::new(|| {
+    desired(&json!({
+        "tenant": "contoso.example", "clientId": "the-client", "scopes": ["Mail.Read"], "grant": {"deviceCode": {}},
     }))
 });
 
@@ -89,14 +97,17 @@ fn meta(token: Option<&[u8]>) -> Meta {
     }
 }
 
-fn observed(desired: &Desired, credential: &Credential, pieces: &[&[u8]; 7]) -> Observed {
-    let [_, _, _, _, annotation, status, requested] = *pieces;
+fn observed(desired: &Desired, credential: &Credential, pieces: &[&[u8]; 9]) -> Observed {
+    let [_, _, _, _, annotation, status, requested, _, login] = *pieces;
     let identity = Identity { namespace: "ns".into(), name: "mail".into(), uid: UID.into(), generation: 3 };
     let target = target((!annotation.is_empty()).then(|| meta(Some(annotation))), &identity, true);
     let is_app = desired.grant == Grant::ClientCredentials;
     let state = if is_app {
         CredentialState::Unneeded
-    } else if credential.refresh_token_digest.is_none() && credential.pending.is_none() {
+    } else if credential.refresh_token_digest.is_none()
+        && credential.pending.is_none()
+        && credential.device.is_none()
+    {
         CredentialState::Absent
     } else {
         CredentialState::Present(Box::new(credential.clone()))
@@ -107,12 +118,15 @@ fn observed(desired: &Desired, credential: &Credential, pieces: &[&[u8]; 7]) -> 
         requested_at: std::str::from_utf8(requested).ok().filter(|text| !text.is_empty()).map(str::to_owned),
         credential: state,
         target,
-        seed: if is_app {
-            SeedState::Unneeded
-        } else {
-            SeedState::Found { digest: seed::digest("1.Obviously-Fake-Seed") }
+        seed: match desired.grant {
+            Grant::RefreshToken { .. } => SeedState::Found { digest: seed::digest("1.Obviously-Fake-Seed") },
+            _ => SeedState::Unneeded,
         },
-        login: SeedState::Unneeded,
+        login: match seed::parse(login, &desired.client.client_id) {
+            _ if is_app || login.is_empty() => SeedState::Unneeded,
+            Ok(login) => SeedState::Found { digest: login.digest },
+            Err(error) => SeedState::Malformed(error.to_string()),
+        },
         poll_at: None,
         proof: ProofState::Usable,
         inputs: "inputs".into(),
@@ -172,7 +186,10 @@ fn decides(desired: &Desired, observed: &Observed, now: Timestamp) {
     if act == Act::Wait {
         assert!(look_at.is_none_or(|at| at > now) && next_exchange.is_none_or(|at| at > now));
     }
-    assert!(problem.is_none_or(|problem| problem.message.len() <= MAX_MESSAGE));
+    // What the provider was said to have answered is repeated as it stands in the status.
+    let told = observed.status.last_failure.as_ref().map(|failure| failure.message.as_str());
+    assert!(problem.is_none_or(|p| p.message.len() <= MAX_MESSAGE || Some(p.message.as_str()) == told));
+    assert!(refresh_token_warning(observed, now).is_none_or(|warning| warning.len() <= MAX_MESSAGE));
     assert!(policy_warning(desired, observed).is_none_or(|warning| warning.len() <= MAX_MESSAGE));
     let tokens =
         [observed.served(), observed.credential().and_then(|c| Some(&c.record.token.as_ref()?.facts))];

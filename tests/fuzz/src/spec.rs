@@ -1,9 +1,12 @@
 //! JSON → `GraphTokenSpec` → `Desired::new`, without the API server's schema in between: an older CRD may let anything
 //! through.
 
+use std::collections::BTreeMap;
+
 use graphtoken::api::GraphTokenSpec;
+use graphtoken::api::client::ClusterGraphClientSpec;
 use graphtoken::api::names::{CREDENTIAL_SUFFIX, LOGIN_SUFFIX};
-use graphtoken::desired::{ClientProof, Desired, Grant, Guards, RefreshPolicy, SpecError};
+use graphtoken::desired::{ClientProof, ClusterClient, Desired, Grant, Guards, RefreshPolicy, SpecError};
 use graphtoken::render::layout_digest;
 use url::Url;
 
@@ -15,7 +18,11 @@ const HIDDEN: &str = "obviously-fake-8c1f";
 const MAX_ADVICE: usize = 512;
 
 pub fn check(input: &[u8]) {
-    let Ok(spec) = serde_json::from_slice::<GraphTokenSpec>(input) else { return };
+    let [spec, client] = super::pieces::<2>(input);
+    let Ok(spec) = serde_json::from_slice::<GraphTokenSpec>(spec) else { return };
+    if let Ok(client) = serde_json::from_slice::<ClusterGraphClientSpec>(client) {
+        serves_whom_it_allows(&spec, &client);
+    }
     let strict = Guards::default();
     let lenient = Guards {
         allowed_endpoint_hosts: vec![ALLOWED.to_owned()],
@@ -34,6 +41,29 @@ pub fn check(input: &[u8]) {
         let lenient =
             Desired::new(NAME, &spec, &lenient, &|_| None).expect("who allows more refuses nothing else");
         assert_eq!(lenient.issued_for, desired.issued_for);
+    }
+}
+
+/// A client that is stated for many namespaces.
+fn serves_whom_it_allows(spec: &GraphTokenSpec, client: &ClusterGraphClientSpec) {
+    let labels = BTreeMap::from([("team".to_owned(), "etl".to_owned())]);
+    let find = |_: &str| {
+        let (uid, namespace_labels) = ("uid".to_owned(), labels.clone());
+        Some(ClusterClient { spec: client.clone(), uid, generation: 1, namespace_labels })
+    };
+    for client_namespace in [None, Some("clients".to_owned())] {
+        let guards = Guards { client_namespace: client_namespace.clone(), ..Guards::default() };
+        let Ok(desired) = Desired::new(NAME, spec, &guards, &find) else { continue };
+        goes_where_it_may(&desired, &guards);
+        if desired.client.stated_by.is_none() {
+            assert_eq!(desired.client.secrets_namespace, None);
+            continue;
+        }
+        let allow = client.allow.as_ref().expect("without it nobody may");
+        assert!(allow.namespace_selector.as_ref().is_some_and(|selector| selector.matches(&labels)));
+        assert!(allow.grants.as_ref().is_some_and(|grants| !grants.is_empty()));
+        assert_eq!(desired.client.secrets_namespace, client_namespace);
+        assert!(client_namespace.is_some() || desired.client.proof == ClientProof::Public);
     }
 }
 
@@ -69,6 +99,19 @@ fn keeps_its_promises(spec: &GraphTokenSpec, desired: &Desired, guards: &Guards)
 /// A refresh token or a client secret is sent to no other server than the settings allow.
 fn goes_where_it_may(desired: &Desired, guards: &Guards) {
     let client = &desired.client;
+    for other in [&client.device_url, &client.graph].into_iter().flatten() {
+        let url = Url::parse(other).expect("a URL");
+        let bare = url.username().is_empty() && url.password().is_none() && url.fragment().is_none();
+        assert!(bare || client.is_microsofts);
+        assert!(url.scheme() == "https" || (url.scheme() == "http" && guards.allow_http_endpoints));
+        let host = url.host_str().expect("a host").to_ascii_lowercase();
+        let microsofts =
+            ["microsoftonline.com", "microsoftonline.us", "microsoftonline.cn", "graph.microsoft.com"];
+        let microsofts =
+            microsofts.into_iter().chain(["graph.microsoft.us", "microsoftgraph.chinacloudapi.cn"]);
+        let known = microsofts.into_iter().any(|known| host.ends_with(known));
+        assert!(known || guards.allowed_endpoint_hosts.contains(&host), "{host}");
+    }
     let url = Url::parse(&client.token_url).expect("a URL");
     assert_eq!(url.origin().ascii_serialization(), client.token_origin);
     assert!(
