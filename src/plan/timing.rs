@@ -52,9 +52,9 @@ pub(super) fn publish_gate(observed: &Observed, now: Timestamp) -> Option<Timest
         .then(|| plus(failure.time.into(), backoff(observed, failure, observed.status.consecutive_failures)))
 }
 
-/// Doubles from 5 s to 30 s; while pods hold a valid token never above a quarter of what is left of its life.
+/// Doubles from 5 s to 25 s, so that half a minute after the trouble is over all is well again; while pods hold a valid token never above a quarter of what is left of its life.
 fn backoff(observed: &Observed, failure: &LastFailure, failures: u32) -> SignedDuration {
-    let doubled = doubling(failures, 5, 30);
+    let doubled = doubling(failures, 5, 25);
     let left = observed
         .served()
         .map(|token| token.expires_at.duration_since(failure.time.into()))

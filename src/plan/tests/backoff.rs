@@ -35,9 +35,9 @@ fn assert_waits(world: &World, wait: i64) {
 }
 
 #[rstest]
-fn without_a_valid_token_the_wait_doubles_from_5_to_30_seconds(
+fn without_a_valid_token_the_wait_doubles_from_5_to_25_seconds(
     #[values(Reason::ProviderUnavailable, Reason::StorageUnavailable)] reason: Reason,
-    #[values((0, 5), (1, 5), (2, 10), (3, 20), (4, 30), (5, 30), (100, 30), (u32::MAX, 30))] doubles: (
+    #[values((0, 5), (1, 5), (2, 10), (3, 20), (4, 25), (5, 25), (100, 25), (u32::MAX, 25))] doubles: (
         u32,
         i64,
     ),
@@ -48,7 +48,7 @@ fn without_a_valid_token_the_wait_doubles_from_5_to_30_seconds(
 }
 
 #[rstest]
-#[case::plenty(3000, 4, 30)]
+#[case::plenty(3000, 4, 25)]
 #[case::early_failures_wait_less(3000, 1, 5)]
 #[case::a_quarter_of_what_is_left(40, 4, 10)]
 #[case::of_little(8, 4, 2)]
