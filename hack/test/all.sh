@@ -56,7 +56,7 @@ cluster() {
     brought_up=yes
   fi
   local last
-  last=$(make -s cluster-up | tee /dev/stderr | tail -n 1)
+  last=$(make -s cluster-up | tee -a /dev/stderr | tail -n 1)
   (
     eval "$last"
     # Most of them wait most of the time.
