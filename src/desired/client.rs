@@ -334,8 +334,10 @@ fn guarded(field: &'static str, endpoint: &str, guards: &Guards) -> Result<Url, 
         other => return Err(wrong(format!("scheme {other} is neither https nor http"))),
     }
     let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
-    let is_clouds = CLOUDS.iter().map(|cloud| cloud_facts(*cloud)).any(|facts| {
-        facts.authority == host || facts.graph.strip_prefix("https://").is_some_and(|graph| graph == host)
+    // Who signs in there and who is asked there are not the same: a refresh token has no business at Microsoft Graph.
+    let is_clouds = CLOUDS.iter().map(|cloud| cloud_facts(*cloud)).any(|facts| match field {
+        "graph" => facts.graph.strip_prefix("https://").is_some_and(|graph| graph == host),
+        _ => facts.authority == host,
     });
     if !is_clouds && !guards.allowed_endpoint_hosts.contains(&host) {
         return Err(SpecError::HostNotAllowed { field, host });

@@ -96,6 +96,7 @@ fn an_app_asks_for_default_and_never_for_offline_access() {
 #[case("https://IDP.test.evil/token", "idp.test.evil is not allowed")]
 #[case("https://idp.test@evil.test/token", "user, password or fragment")]
 #[case("ftp://idp.test/token", "neither https nor http")]
+#[case("https://graph.microsoft.com/token", "spec.endpoints.token: host graph.microsoft.com is not allowed")]
 #[case("https://", "empty host")]
 fn an_endpoint_that_is_not_allowed_is_refused(#[case] url: &str, #[case] says: &str) {
     let refused = parse(&json!({"endpoints": {"token": url}}), &lax()).unwrap_err().to_string();
