@@ -214,15 +214,6 @@ impl ClientCache {
         known.users.keys().cloned().collect()
     }
 
-    /// The `GraphToken`s whose client has its proof in this Secret of the clients' namespace.
-    pub fn users_of_secret(&self, secret: &str) -> Vec<Key> {
-        let Some(known) = self.lock() else { return Vec::new() };
-        known.users_of(|_, client| {
-            let Some(Ok(stated)) = known.clients.values.get(client) else { return false };
-            secret_of(&stated.spec).is_some_and(|name| name == secret)
-        })
-    }
-
     /// A watch failed. Returns the `GraphToken`s that are to say so.
     pub fn failed(&self, feed: Feed, why: &str) -> Vec<Key> {
         let Some(mut known) = self.lock() else { return Vec::new() };

@@ -432,7 +432,6 @@ fn secret_changed(
         }
         wakes.everyone.wake([graphtoken]);
     }
-    shared::secret_changed(ctx, &wakes.everyone, namespace, name);
     if is_there && is_credential(meta) && is_orphan(meta, graphtokens) {
         let _ = wakes.credentials.unbounded_send(ObjectRef::new(name).within(namespace));
     }

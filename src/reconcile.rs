@@ -239,8 +239,7 @@ impl Look<'_> {
                 let healed =
                     |failure: &crate::api::status::LastFailure| failure.reason == Reason::StorageUnavailable;
                 if observed.status.last_failure.as_ref().is_some_and(healed) {
-                    observed.status.last_failure = None;
-                    observed.status.consecutive_failures = 0;
+                    status::forget_failures(&mut observed.status);
                 }
                 Ok(observed)
             }

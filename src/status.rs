@@ -169,6 +169,12 @@ pub fn with_token(mut status: GraphTokenStatus, token: &StoredToken) -> GraphTok
     status
 }
 
+/// Forgets the failures before an answer that was none.
+pub fn forget_failures(status: &mut GraphTokenStatus) {
+    status.consecutive_failures = 0;
+    status.last_failure = None;
+}
+
 /// Notes a failed attempt.
 pub fn with_failure(
     mut status: GraphTokenStatus,

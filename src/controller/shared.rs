@@ -21,7 +21,7 @@ use crate::api::names::GROUP;
 use crate::clients::{Change, Feed, Stated};
 use crate::context::Context;
 use crate::kubeclient::Clients;
-use crate::state::SecretStore;
+use crate::state::{Key, SecretStore};
 
 /// A watch that goes on failing for one reason is logged this often.
 const SAY_AGAIN: Duration = Duration::from_mins(10);
@@ -132,7 +132,7 @@ async fn watch_secrets(client: kube::Client, ctx: &Context, everyone: &Everyone,
     while let Some(event) = events.next().await {
         match event {
             Ok(Event::Apply(secret) | Event::Delete(secret)) => {
-                secret_changed(ctx, everyone, &namespace, &secret.name_any());
+                everyone.wake(ctx.state.referrers(&Key::new(&namespace, &secret.name_any())));
             }
             Ok(Event::InitDone) => {
                 trouble = Trouble::default();
@@ -144,13 +144,6 @@ async fn watch_secrets(client: kube::Client, ctx: &Context, everyone: &Everyone,
                 everyone.wake(ctx.clients.failed(Feed::Secrets, &broken(&error)));
             }
         }
-    }
-}
-
-/// Wakes those whose client has its proof in a Secret.
-pub(super) fn secret_changed(ctx: &Context, everyone: &Everyone, namespace: &str, secret: &str) {
-    if ctx.guards.client_namespace.as_deref() == Some(namespace) {
-        everyone.wake(ctx.clients.users_of_secret(secret));
     }
 }
 

@@ -207,8 +207,7 @@ impl Look<'_> {
                 let note = "a user is to sign in: the status of this GraphToken has the page (deviceCode.verificationUri) and \
                             the code to enter there (deviceCode.userCode)";
                 self.ctx.events.normal(&identity, "DeviceCodeIssued", note).await;
-                observed.status.consecutive_failures = 0;
-                observed.status.last_failure = None;
+                status::forget_failures(&mut observed.status);
                 self.memory.credential = Some((*credential).clone());
                 observed.credential = CredentialState::Present(credential);
                 observed.poll_at = poll_at(self.ctx, &observed, self.memory);
@@ -219,8 +218,7 @@ impl Look<'_> {
                     polls.made(slow_down, self.ctx.now());
                     observed.poll_at = Some(polls.next);
                 }
-                observed.status.consecutive_failures = 0;
-                observed.status.last_failure = None;
+                status::forget_failures(&mut observed.status);
                 Ok(observed)
             }
             Report::Stale => self.again(observed).await,
@@ -232,8 +230,7 @@ impl Look<'_> {
         let status = std::mem::take(&mut observed.status);
         let mut status = status::with_token(status, &in_hand.stored);
         status.refresh_count += 1;
-        status.consecutive_failures = 0;
-        status.last_failure = None;
+        status::forget_failures(&mut status);
         if let Some(credential) = credential {
             self.memory.credential = Some((*credential).clone());
             observed.credential = CredentialState::Present(credential);
