@@ -1,21 +1,24 @@
 //! `GraphTokenSpec` → [`Desired`]: what is to be, parsed once. Every error in a spec is born here, and later steps cannot
 //! fail on it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::api::names::{CREDENTIAL_SUFFIX, LOGIN_SUFFIX};
-use crate::api::spec::{DataEntry, DeletionPolicy, Format, Refresh, SecretKeyRef, Target, Verify};
+use crate::api::spec::{DataEntry, DeletionPolicy, Refresh, SecretKeyRef, Verify, Workload};
 use crate::api::{GoDuration, GraphTokenSpec};
 use crate::grant::GrantKind;
+use crate::render::RenderError;
 use crate::seed::hex;
 
 mod client;
+mod target;
 
 pub use client::{Client, ClientProof, ClusterClient, Guards, shared_client};
 use client::{ClientSpec, client};
+use target::target;
 
 /// How long a delegated sign-in outlives its `GraphToken` by default.
 const DEFAULT_RETENTION: &str = "168h";
@@ -99,8 +102,23 @@ pub struct DesiredTarget {
     pub secret_name: String,
     /// Whether it goes with the `GraphToken`.
     pub deletion_policy: DeletionPolicy,
-    /// Its keys.
+    /// Its keys, each with a format or a template that was checked.
     pub data: Vec<DataEntry>,
+    /// Labels beside the operator's own.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations beside the operator's own.
+    pub annotations: BTreeMap<String, String>,
+    /// Whether the refresh token is written too.
+    pub include_refresh_token: bool,
+    /// Workloads to be rolled out anew when it has changed.
+    pub restart: Vec<Workload>,
+}
+
+impl DesiredTarget {
+    /// Whether the access token can be read from what is written.
+    fn tells_the_token(&self) -> bool {
+        self.data.iter().any(|entry| entry.format.is_some())
+    }
 }
 
 /// What is wrong with a spec, where, and what to do about it.
@@ -230,6 +248,32 @@ pub enum SpecError {
         /// By what.
         taken_by: &'static str,
     },
+    /// A label or an annotation that the target may not have.
+    #[error("spec.target.{field}: {key} {problem}")]
+    TargetMetadata {
+        /// `labels` or `annotations`.
+        field: &'static str,
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A key that a Secret may not have, or that is there twice.
+    #[error("spec.target.data: key {key} {problem}")]
+    TargetKey {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// What is to be written cannot be.
+    #[error(transparent)]
+    Target(#[from] RenderError),
+    /// A refresh token for pods where there is none.
+    #[error(
+        "spec.target.includeRefreshToken has no meaning with grant clientCredentials: there is no refresh token; leave it out"
+    )]
+    NoRefreshToken,
 }
 
 impl Desired {
@@ -251,9 +295,12 @@ impl Desired {
         let retention = spec.credential_retention.clone();
         let retention = retention.unwrap_or_else(|| GoDuration(DEFAULT_RETENTION.to_owned()));
         duration("credentialRetention", &retention)?;
+        let target = target(name, spec.target.as_ref(), &grant, &client, &scopes)?;
+        let probing = probing(spec.verify.as_ref(), &grant, &client)?;
         Ok(Self {
-            target: target(name, spec.target.as_ref(), &grant, &client)?,
-            probing: probing(spec.verify.as_ref(), &grant, &client)?,
+            // An app's token is kept in the target alone, and cannot be had back from a template.
+            probing: probing.filter(|_| grant.kind().is_delegated() || target.tells_the_token()),
+            target,
             refresh: refresh(spec.refresh.as_ref())?,
             account: spec.account.clone(),
             credential_retention: retention,
@@ -351,39 +398,6 @@ fn refresh(refresh: Option<&Refresh>) -> Result<RefreshPolicy, SpecError> {
         (Some(before), None) => Ok(RefreshPolicy::Before(duration("refresh.renewBefore", before)?)),
         (None, percentage) => Ok(RefreshPolicy::Percentage(percentage.unwrap_or(50).clamp(1, 99))),
     }
-}
-
-fn target(
-    name: &str,
-    target: Option<&Target>,
-    grant: &Grant,
-    client: &Client,
-) -> Result<DesiredTarget, SpecError> {
-    let secret_name = target.and_then(|t| t.secret_name.clone()).unwrap_or_else(|| name.to_owned());
-    let taken = |taken_by| Err(SpecError::TargetName { name: secret_name.clone(), taken_by });
-    if secret_name.ends_with(CREDENTIAL_SUFFIX) || secret_name.ends_with(LOGIN_SUFFIX) {
-        return taken("reserved for the operator's own Secrets");
-    }
-    if matches!(grant, Grant::RefreshToken { seed } if seed.name == secret_name) {
-        return taken("the seed Secret, which the operator never writes");
-    }
-    // A ClusterGraphClient's are in another namespace, or are its owner's to look after.
-    let proof = client.proof.secret_name().filter(|_| client.secrets_namespace.is_none());
-    if proof.is_some_and(|proof| proof == secret_name) {
-        return taken("the Secret of spec.clientAuth, which the operator never writes");
-    }
-    Ok(DesiredTarget {
-        deletion_policy: target.and_then(|t| t.deletion_policy).unwrap_or_default(),
-        data: target.and_then(|t| t.data.clone()).unwrap_or_else(default_data),
-        secret_name,
-    })
-}
-
-fn default_data() -> Vec<DataEntry> {
-    vec![
-        DataEntry { key: "token".to_owned(), format: Format::AccessToken },
-        DataEntry { key: "o365_token.txt".to_owned(), format: Format::O365 },
-    ]
 }
 
 #[cfg(test)]

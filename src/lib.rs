@@ -4,8 +4,8 @@
 //! parameter:
 //!
 //! ```text
-//! watch event → cache → desired + observed → plan(now) → exchange → commit → render → publish → probe → status → requeue
-//!               [IO]         pure              pure        [IO]       [IO]     pure     [IO]     [IO]     [IO]
+//! watch event → cache → desired + observed → plan(now) → exchange → commit → render → publish → probe → status → restart → requeue
+//!               [IO]         pure              pure        [IO]       [IO]     pure     [IO]     [IO]     [IO]     [IO]
 //! ```
 //!
 //! Without the feature `operator` only the pure part is compiled, with neither kube nor tokio nor reqwest.
@@ -61,6 +61,8 @@ pub mod probe;
 pub mod proof;
 #[cfg(feature = "operator")]
 pub mod reconcile;
+#[cfg(feature = "operator")]
+pub mod restart;
 #[cfg(feature = "operator")]
 pub mod retention;
 #[cfg(feature = "operator")]

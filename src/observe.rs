@@ -71,6 +71,7 @@ pub fn sketch(
         holder: ctx.exchanger.holder.clone(),
         pending_stood: false,
         silence: ctx.exchanger.throttle.silence(&desired.client, ctx.now()),
+        unrenderable: memory.unrenderable.clone(),
         secret_labels: ctx.secret_labels.clone(),
         identity: identity.clone(),
         status,

@@ -66,6 +66,12 @@ pub struct Published {
     pub layout: String,
     /// Digest of the rendered bytes.
     pub content: String,
+    /// Digest of the labels and annotations that the spec asks for; empty: none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub extras: String,
+    /// Whether it is the first token that was ever written there: nobody can have read another.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
 }
 
 /// The target Secret.
@@ -194,8 +200,21 @@ pub struct Observed {
     pub pending_stood: bool,
     /// The silence that the provider asked of the client, be it of this `GraphToken` or of another.
     pub silence: Option<Silence>,
+    /// A token that could not be rendered.
+    pub unrenderable: Option<Unrenderable>,
     /// Labels that the operator puts on every Secret it writes.
     pub secret_labels: BTreeMap<String, String>,
+}
+
+/// A token that could not be rendered as the spec wants it. It would not help to try again with the same two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unrenderable {
+    /// The attempt that brought it.
+    pub attempt: String,
+    /// [`crate::render::layout_digest`] of what it was to be rendered to.
+    pub layout: String,
+    /// What is wrong and what to do about it.
+    pub message: String,
 }
 
 impl Observed {

@@ -127,6 +127,11 @@ fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     if let Some(token) = publishable(desired, observed, now)
         && !serves(desired, observed, token)
     {
+        let layout = layout_digest(&desired.target);
+        let unrenderable = observed.unrenderable.as_ref();
+        if let Some(known) = unrenderable.filter(|u| u.attempt == token.attempt && u.layout == layout) {
+            return blocked(Reason::InvalidConfiguration, &known.message, observed, now);
+        }
         let at = publish_gate(observed, now).unwrap_or(now);
         let act = if at <= now { Act::Publish } else { Act::Wait };
         return Plan { act, ..waiting(Some(at), observed, now) };
@@ -205,7 +210,7 @@ fn serves(desired: &Desired, observed: &Observed, token: &TokenFacts) -> bool {
     let Some(published) = view.published.as_ref().filter(|_| view.intact) else {
         return false;
     };
-    let rendered_alike = published.layout == layout_digest(&desired.target.data);
+    let rendered_alike = published.layout == layout_digest(&desired.target);
     if desired.grant == Grant::ClientCredentials && observed.in_hand.is_none() && !rendered_alike {
         // The token cannot be had back from the target: `want` sees to another.
         return true;
@@ -237,7 +242,7 @@ fn want(desired: &Desired, observed: &Observed, now: Timestamp) -> Want {
 }
 
 fn want_app_only(desired: &Desired, observed: &Observed, now: Timestamp) -> Want {
-    let layout = layout_digest(&desired.target.data);
+    let layout = layout_digest(&desired.target);
     let served_alike =
         observed.target().and_then(|view| view.published.as_ref()).is_some_and(|p| p.layout == layout);
     let token = at_hand(desired, observed).filter(|_| served_alike || observed.in_hand.is_some());

@@ -12,13 +12,16 @@ use crate::context::Context;
 use crate::desired::{Desired, Grant};
 use crate::failure::Failure;
 use crate::observe::{credential_store, fill, sketch};
-use crate::observed::{Identity, Observed, TargetState, TargetView};
+use crate::observed::{Identity, Observed, Published, TargetState, TargetView, Unrenderable};
 use crate::plan::{Act, Exchange, Plan, Source, Why, plan};
+use crate::render::layout_digest;
+use crate::restart;
 use crate::rotation::InHand;
 use crate::state::{Key, Memory};
 use crate::status;
 use crate::store::StoreError;
 use crate::target::{self, Content, Material};
+use crate::target_shape::extras;
 
 mod exchange;
 mod say;
@@ -93,11 +96,13 @@ async fn look(
     let former = retire_former_target(ctx, &desired, &observed).await;
     let login_stays = !discard_login(ctx, &observed, memory).await;
     let retry = former.is_some() || login_stays;
-    let next = if retry { Action::requeue(COMMIT_PATIENCE) } else { next_look(ctx, &plan) };
     status.secret_name = former.or(status.secret_name);
     say(ctx, &desired, &observed, memory).await;
     save(ctx, identity, memory, &before, status).await?;
-    Ok(next)
+    let restart_at = restart::see_to(ctx, &desired, &observed, memory).await;
+    let look_at = [plan.look_at, restart_at].into_iter().flatten().min();
+    let plan = Plan { look_at, ..plan };
+    Ok(if retry { Action::requeue(COMMIT_PATIENCE) } else { next_look(ctx, &plan) })
 }
 
 /// Once the new target serves pods, the one that `spec.target.secretName` named before would only grow stale. Returns its
@@ -223,8 +228,17 @@ impl Look<'_> {
     }
 
     async fn publish(&mut self, mut observed: Observed) -> Result<Observed, StoreError> {
-        let Some(content) = self.content(&observed).await? else {
-            return self.again(observed).await;
+        let content = match self.content(&observed).await? {
+            None => return self.again(observed).await,
+            Some(Ok(mut content)) => {
+                content.published.first = observed.target().is_none() && observed.status.refresh_count <= 1;
+                content
+            }
+            Some(Err(unrenderable)) => {
+                self.memory.unrenderable = Some(unrenderable.clone());
+                observed.unrenderable = Some(unrenderable);
+                return Ok(observed);
+            }
         };
         let client = &self.ctx.exchanger.client;
         match target::publish(client, &self.desired, &observed, &content).await {
@@ -250,16 +264,20 @@ impl Look<'_> {
 
     /// What the target is to hold: the token just got, the one in the credential, or, where only metadata was changed, what
     /// it holds already. `None`: it is not there any more.
-    async fn content(&self, observed: &Observed) -> Result<Option<Content>, StoreError> {
-        if let Some(in_hand) =
-            self.memory.in_hand.as_ref().filter(|t| t.stored.facts.issued_for == self.desired.issued_for)
-        {
-            let material = Material {
+    async fn content(
+        &self,
+        observed: &Observed,
+    ) -> Result<Option<Result<Content, Unrenderable>>, StoreError> {
+        let in_hand = self.memory.in_hand.as_ref();
+        let in_hand = in_hand.filter(|token| token.stored.facts.issued_for == self.desired.issued_for);
+        // Where pods get the refresh token too, both come from the credential, as they were committed.
+        if let Some(in_hand) = in_hand.filter(|_| !self.desired.target.include_refresh_token) {
+            return Ok(Some(self.rendered(Material {
                 stored: &in_hand.stored,
                 access_token: &in_hand.access_token,
+                refresh_token: None,
                 account: in_hand.account.as_ref(),
-            };
-            return Ok(Some(Content::render(&self.desired, material)));
+            })));
         }
         let identity = &observed.identity;
         if self.desired.grant == Grant::ClientCredentials {
@@ -268,15 +286,28 @@ impl Look<'_> {
             let published = observed.target().and_then(|view| view.published.clone());
             return Ok(found.zip(published).map(|((_, mut data), published)| {
                 data.retain(|key, _| self.desired.target.data.iter().any(|entry| entry.key == *key));
-                Content { published, data }
+                let published = Published { extras: extras(&self.desired.target), ..published };
+                Ok(Content { published, data })
             }));
         }
         let store = credential_store(self.ctx, identity, &self.desired);
         let Some((credential, tokens)) = store.read().await? else { return Ok(None) };
         let stored = credential.record.token.as_ref();
         Ok(stored.zip(tokens.access_token.as_ref()).map(|(stored, access_token)| {
-            let material = Material { stored, access_token, account: credential.record.account.as_ref() };
-            Content::render(&self.desired, material)
+            self.rendered(Material {
+                stored,
+                access_token,
+                refresh_token: tokens.refresh_token.as_ref(),
+                account: credential.record.account.as_ref(),
+            })
         }))
+    }
+
+    fn rendered(&self, material: Material<'_>) -> Result<Content, Unrenderable> {
+        Content::render(&self.desired, material).map_err(|error| Unrenderable {
+            attempt: material.stored.facts.attempt.clone(),
+            layout: layout_digest(&self.desired.target),
+            message: error.to_string(),
+        })
     }
 }

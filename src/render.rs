@@ -1,4 +1,4 @@
-//! A token → the bytes of each key of the target. There is never a refresh token in them.
+//! A token → the bytes of each key of the target. A refresh token is in them only where the spec asks for that.
 
 use std::collections::BTreeMap;
 
@@ -6,19 +6,28 @@ use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use thiserror::Error;
 
 use crate::api::spec::{DataEntry, Format};
+use crate::desired::DesiredTarget;
 use crate::grant::Account;
 use crate::seed::hex;
 
-#[cfg(test)]
-mod tests;
+mod o365;
+pub mod template;
+
+use template::TemplateError;
+
+/// The most that a Secret may hold (`MaxSecretSize` of the Kubernetes API).
+pub const MAX_BYTES: usize = 1024 * 1024;
 
 /// The token to render, and all that the formats tell of it.
 #[derive(Debug, Clone, Copy)]
 pub struct TokenView<'a> {
     /// The access token.
     pub access_token: &'a SecretString,
+    /// The refresh token, where pods are to have it.
+    pub refresh_token: Option<&'a SecretString>,
     /// How it is presented: `Bearer`.
     pub token_type: &'a str,
     /// When it was asked for.
@@ -39,21 +48,61 @@ pub struct TokenView<'a> {
     pub app_only: bool,
 }
 
-/// The data of the target: key → bytes.
-pub fn render(entries: &[DataEntry], token: &TokenView<'_>) -> BTreeMap<String, Vec<u8>> {
-    entries.iter().map(|entry| (entry.key.clone(), render_one(entry.format, token))).collect()
+/// Why a token cannot be rendered.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RenderError {
+    /// A template is at fault.
+    #[error("spec.target.data, key {key}: template {error}")]
+    Template {
+        /// The key.
+        key: String,
+        /// What is wrong with it, and where.
+        error: TemplateError,
+    },
+    /// All keys together are more than a Secret may hold.
+    #[error(
+        "spec.target.data: what is to be written is larger than the 1 MiB that a Secret may hold; write fewer keys, or less in a template"
+    )]
+    TooLarge,
 }
 
-/// The access token in rendered data.
+/// The data of the target: key → bytes.
+pub fn render(
+    entries: &[DataEntry],
+    token: &TokenView<'_>,
+) -> Result<BTreeMap<String, Vec<u8>>, RenderError> {
+    let mut data = BTreeMap::new();
+    let mut left = MAX_BYTES;
+    for entry in entries {
+        let bytes = match (entry.format, &entry.template) {
+            (Some(format), _) => render_format(format, token),
+            (None, Some(source)) => template::render(source, token, left)
+                .map_err(|error| RenderError::Template { key: entry.key.clone(), error })?
+                .ok_or(RenderError::TooLarge)?,
+            // `Desired` has no such entry.
+            (None, None) => continue,
+        };
+        left = left.checked_sub(bytes.len()).ok_or(RenderError::TooLarge)?;
+        data.insert(entry.key.clone(), bytes);
+    }
+    Ok(data)
+}
+
+/// The access token in rendered data, where a format of ours tells it.
 pub fn access_token(entries: &[DataEntry], data: &BTreeMap<String, Vec<u8>>) -> Option<SecretString> {
     entries.iter().find_map(|entry| {
         let bytes = data.get(&entry.key)?;
-        let text = match entry.format {
+        let json = || serde_json::from_slice::<serde_json::Value>(bytes).ok();
+        let text = match entry.format? {
             Format::AccessToken => String::from_utf8(bytes.clone()).ok()?,
             Format::O365 => {
-                let cache: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+                let cache = json()?;
                 let token = cache.get("AccessToken")?.as_object()?.values().next()?;
                 token.get("secret")?.as_str()?.to_owned()
+            }
+            Format::OAuth2 => json()?.get("access_token")?.as_str()?.to_owned(),
+            Format::AuthorizationHeader => {
+                std::str::from_utf8(bytes).ok()?.trim_end().rsplit_once(' ')?.1.to_owned()
             }
         };
         Some(text.into())
@@ -67,10 +116,11 @@ pub fn content_digest(data: &BTreeMap<String, Vec<u8>>) -> String {
 
 /// Lowercase hex SHA-256 of which keys are written how: a change of it is worth rendering again. The entries' order
 /// does not count, as in a list-map.
-pub fn layout_digest(entries: &[DataEntry]) -> String {
-    let mut entries: Vec<_> = entries.iter().map(json).collect();
+pub fn layout_digest(target: &DesiredTarget) -> String {
+    let mut entries: Vec<_> = target.data.iter().map(json).collect();
     entries.sort_unstable();
-    digest(entries.iter().map(Vec::as_slice))
+    let with_refresh_token = target.include_refresh_token.then_some(&b"refresh token"[..]);
+    digest(entries.iter().map(Vec::as_slice).chain(with_refresh_token))
 }
 
 /// Lengths go in front, so that no two lists look alike.
@@ -83,11 +133,16 @@ fn digest<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
     hex(&hash.finalize())
 }
 
-fn render_one(format: Format, token: &TokenView<'_>) -> Vec<u8> {
+fn render_format(format: Format, token: &TokenView<'_>) -> Vec<u8> {
+    let access_token = token.access_token.expose_secret();
     match format {
         // No newline: python-requests refuses a header with one in it.
-        Format::AccessToken => token.access_token.expose_secret().as_bytes().to_vec(),
-        Format::O365 => o365(token),
+        Format::AccessToken => access_token.as_bytes().to_vec(),
+        Format::O365 => o365::o365(token),
+        Format::OAuth2 => oauth2(token),
+        Format::AuthorizationHeader => {
+            format!("Authorization: {} {access_token}\n", token.token_type).into_bytes()
+        }
     }
 }
 
@@ -95,113 +150,34 @@ fn json(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("strings in structs and in maps by string always serialize")
 }
 
-/// An MSAL token cache as python-o365 2.1 reads it (`msal/token_cache.py`, `O365/utils/token.py`). One access token a
-/// file, for with two python-o365 takes the first.
+/// One object for many readers: Go's oauth2 and rclone take `expiry`, python-o365 2.0 a numeric `expires_at`. No
+/// `expires_in`, which Go's oauth2 takes for no end at all and python-o365 counts from when it reads it.
 #[derive(Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct MsalCache<'a> {
-    access_token: BTreeMap<String, MsalAccessToken<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    account: Option<BTreeMap<String, MsalAccount<'a>>>,
-    app_metadata: BTreeMap<String, MsalAppMetadata<'a>>,
-}
-
-#[derive(Serialize)]
-struct MsalAccessToken<'a> {
-    /// MSAL asserts it when it drops an expired token.
-    credential_type: &'static str,
-    secret: &'a str,
-    /// `null` has to be there for an app: absent or empty makes MSAL miss.
-    home_account_id: Option<&'a str>,
-    environment: &'a str,
-    client_id: &'a str,
-    target: &'a str,
-    realm: &'a str,
+struct OAuth2Token<'a> {
+    access_token: &'a str,
     token_type: &'a str,
-    cached_at: String,
-    expires_on: String,
-    extended_expires_on: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+    expiry: String,
+    expires_at: i64,
+    scope: String,
 }
 
-#[derive(Serialize)]
-struct MsalAccount<'a> {
-    home_account_id: &'a str,
-    environment: &'a str,
-    realm: &'a str,
-    local_account_id: &'a str,
-    /// Empty where it is unknown, as MSAL itself writes it: `null` or none makes its `get_accounts(username)` fail.
-    username: &'a str,
-    authority_type: &'static str,
-}
-
-#[derive(Serialize)]
-struct MsalAppMetadata<'a> {
-    client_id: &'a str,
-    environment: &'a str,
-}
-
-/// Keys are composed and lowercased as MSAL composes them, except `AppMetadata`'s; values keep their case.
-fn o365(token: &TokenView<'_>) -> Vec<u8> {
-    let TokenView { client_id, tenant_id: realm, .. } = *token;
-    let user = token.account.filter(|_| !token.app_only);
-    let home = user.map(|user| home_account_id(user, realm));
-    let home_account_id = home.as_deref();
-    // MSAL lowercases what it looks for, not what it reads.
-    let environment = &token.environment.to_ascii_lowercase();
-    let target = &target(token.granted_scopes);
-    let access_token = MsalAccessToken {
-        credential_type: "AccessToken",
-        secret: token.access_token.expose_secret(),
-        home_account_id,
-        environment,
-        client_id,
-        target,
-        realm,
+fn oauth2(token: &TokenView<'_>) -> Vec<u8> {
+    json(&OAuth2Token {
+        access_token: token.access_token.expose_secret(),
         token_type: token.token_type,
-        cached_at: epoch(token.issued_at),
-        expires_on: epoch(token.expires_at),
-        extended_expires_on: epoch(token.expires_at),
-    };
-    let account = user.zip(home_account_id).map(|(user, home_account_id)| MsalAccount {
-        home_account_id,
-        environment,
-        realm,
-        local_account_id: &user.object_id,
-        username: user.username.as_deref().unwrap_or_default(),
-        authority_type: "MSSTS",
-    });
-    let home = home_account_id.unwrap_or_default();
-    json(&MsalCache {
-        access_token: only(key(&[home, environment, "accesstoken", client_id, realm, target]), access_token),
-        account: account.map(|account| only(key(&[home, environment, realm]), account)),
-        app_metadata: only(
-            format!("appmetadata-{environment}-{client_id}"),
-            MsalAppMetadata { client_id, environment },
-        ),
+        refresh_token: token.refresh_token.map(ExposeSecret::expose_secret),
+        expiry: rfc3339(token.expires_at),
+        expires_at: token.expires_at.as_second(),
+        scope: token.granted_scopes.join(" "),
     })
 }
 
-/// `<uid>.<utid>`. A server that tells no tenant has but one.
-fn home_account_id(user: &Account, realm: &str) -> String {
-    format!("{}.{}", user.object_id, user.tenant_id.as_deref().unwrap_or(realm))
+/// In whole seconds, as every reader takes it.
+fn rfc3339(at: Timestamp) -> String {
+    crate::api::Time::from(at).to_string()
 }
 
-/// MSAL looks scopes up sorted by code point.
-fn target(scopes: &[String]) -> String {
-    let mut scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
-    scopes.sort_unstable();
-    scopes.join(" ")
-}
-
-fn key(parts: &[&str]) -> String {
-    parts.join("-").to_lowercase()
-}
-
-fn only<T>(key: String, value: T) -> BTreeMap<String, T> {
-    BTreeMap::from([(key, value)])
-}
-
-/// Whole seconds since the Unix epoch, as a string: MSAL's schema wants it so.
-fn epoch(at: Timestamp) -> String {
-    at.as_second().to_string()
-}
+#[cfg(test)]
+mod tests;

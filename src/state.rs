@@ -12,9 +12,11 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::time::Instant;
 
 use crate::api::GraphTokenStatus;
+use crate::api::spec::Workload;
 use crate::grant::device_code::SLOW_DOWN;
-use crate::observed::{Credential, Meta, SeedState, TargetView};
+use crate::observed::{Credential, Meta, SeedState, TargetView, Unrenderable};
 use crate::proof::Held;
+use crate::restart::Handled;
 use crate::rotation::{InFlight, InHand};
 use crate::store::meta;
 
@@ -62,10 +64,14 @@ pub struct Memory {
     pub read_live: bool,
     /// A token that is not published yet.
     pub in_hand: Option<InHand>,
+    /// A token that could not be rendered.
+    pub unrenderable: Option<Unrenderable>,
     /// Somebody else's write-ahead record: the attempt, and since when answered reads have shown it.
     pub pending_since: Option<(String, Instant)>,
     /// An exchange that is not settled yet.
     pub in_flight: Option<InFlight>,
+    /// What was done about the workloads that are restarted when the target changed.
+    pub restarts: HashMap<Workload, Handled>,
     /// What was said in an event that no condition speaks of, so that it is said once.
     pub said: BTreeSet<String>,
 }

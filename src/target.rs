@@ -15,10 +15,10 @@ use crate::api::spec::DeletionPolicy;
 use crate::desired::{Desired, Grant};
 use crate::exchange::is_guid;
 use crate::grant::Account;
-use crate::observed::{Meta, Observed, Published, StoredToken, TargetState, TargetView, labels, target};
-use crate::render::{TokenView, content_digest, layout_digest, render};
+use crate::observed::{Meta, Observed, Published, StoredToken, TargetState, TargetView, target};
+use crate::render::{RenderError, TokenView, content_digest, layout_digest, render};
 use crate::store::{StoreError, meta};
-use crate::target_shape::{annotations, metadata_holds};
+use crate::target_shape::{extras, metadata_holds, target_annotations, target_labels};
 
 /// A token with what rendering it needs.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,8 @@ pub struct Material<'a> {
     pub stored: &'a StoredToken,
     /// The token itself.
     pub access_token: &'a SecretString,
+    /// The refresh token that goes with it, where pods are to have it.
+    pub refresh_token: Option<&'a SecretString>,
     /// Whom it speaks for.
     pub account: Option<&'a Account>,
 }
@@ -41,12 +43,13 @@ pub struct Content {
 
 impl Content {
     /// Renders a token.
-    pub fn render(desired: &Desired, material: Material<'_>) -> Self {
+    pub fn render(desired: &Desired, material: Material<'_>) -> Result<Self, RenderError> {
         let client = &desired.client;
         let app_only = desired.grant == Grant::ClientCredentials;
         let facts = &material.stored.facts;
         let view = TokenView {
             access_token: material.access_token,
+            refresh_token: material.refresh_token.filter(|_| desired.target.include_refresh_token),
             token_type: &material.stored.token_type,
             issued_at: facts.issued_at,
             expires_at: facts.expires_at,
@@ -57,13 +60,15 @@ impl Content {
             environment: client.environment,
             app_only,
         };
-        let data = render(&desired.target.data, &view);
+        let data = render(&desired.target.data, &view)?;
         let published = Published {
             facts: facts.clone(),
-            layout: layout_digest(&desired.target.data),
+            layout: layout_digest(&desired.target),
             content: content_digest(&data),
+            extras: extras(&desired.target),
+            first: false,
         };
-        Self { published, data }
+        Ok(Self { published, data })
     }
 }
 
@@ -155,8 +160,12 @@ async fn create(
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(desired.target.secret_name.clone()),
-            labels: Some(labels(&observed.identity.name, &observed.secret_labels)),
-            annotations: Some(annotations(&observed.identity.uid, &content.published)),
+            labels: Some(target_labels(&desired.target, observed)),
+            annotations: Some(target_annotations(
+                &desired.target,
+                &observed.identity.uid,
+                &content.published,
+            )),
             owner_references: owner(desired, observed).map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
@@ -183,8 +192,8 @@ async fn apply(
         "metadata": {
             "name": desired.target.secret_name,
             "uid": uid,
-            "labels": labels(&observed.identity.name, &observed.secret_labels),
-            "annotations": annotations(&observed.identity.uid, &content.published),
+            "labels": target_labels(&desired.target, observed),
+            "annotations": target_annotations(&desired.target, &observed.identity.uid, &content.published),
             "ownerReferences": owner(desired, observed).into_iter().collect::<Vec<_>>(),
         },
         "data": data,
@@ -208,7 +217,7 @@ fn owner(desired: &Desired, observed: &Observed) -> Option<OwnerReference> {
 
 /// Whether an apply must take fields away that an earlier write of ours put there.
 fn drops_fields(desired: &Desired, observed: &Observed, view: &TargetView) -> bool {
-    let layout = layout_digest(&desired.target.data);
+    let layout = layout_digest(&desired.target);
     view.published.as_ref().is_none_or(|published| published.layout != layout)
         || !metadata_holds(desired, observed, &view.meta)
 }

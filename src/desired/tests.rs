@@ -46,7 +46,11 @@ fn defaults_are_what_the_contract_says() {
     assert_eq!(desired.refresh, RefreshPolicy::Percentage(50));
     assert_eq!(desired.target.secret_name, "mail");
     assert_eq!(desired.target.deletion_policy, DeletionPolicy::Delete);
-    assert_eq!(desired.target.data, default_data());
+    let data =
+        json!([{"key": "token", "format": "AccessToken"}, {"key": "o365_token.txt", "format": "O365"}]);
+    assert_eq!(serde_json::to_value(&desired.target.data).unwrap(), data);
+    assert!(desired.target.labels.is_empty() && desired.target.annotations.is_empty());
+    assert!(!desired.target.include_refresh_token && desired.target.restart.is_empty());
     assert_eq!(desired.credential_retention.get(), Ok(Duration::from_hours(168)));
     assert!(!desired.suspend);
 }

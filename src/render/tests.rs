@@ -4,6 +4,7 @@ use insta::assert_json_snapshot;
 use rstest::rstest;
 
 use super::*;
+use crate::api::spec::DeletionPolicy;
 
 const OID: &str = "AAAAAAAA-0000-0000-0000-00000000000a";
 const TENANT: &str = "BBBBBBBB-0000-0000-0000-00000000000b";
@@ -40,6 +41,7 @@ impl Token {
     fn view(&self) -> TokenView<'_> {
         TokenView {
             access_token: &self.secret,
+            refresh_token: None,
             token_type: "Bearer",
             issued_at: Timestamp::constant(1_893_452_400, 900_000_000),
             expires_at: Timestamp::constant(1_893_456_000, 900_000_000),
@@ -52,18 +54,42 @@ impl Token {
         }
     }
 
+    fn rendered(&self, format: Format) -> Vec<u8> {
+        rendered(format, &self.view())
+    }
+
     fn o365(&self) -> serde_json::Value {
-        serde_json::from_slice(&render(&[entry("f", Format::O365)], &self.view())["f"]).unwrap()
+        serde_json::from_slice(&self.rendered(Format::O365)).unwrap()
     }
 }
 
 fn entry(key: &str, format: Format) -> DataEntry {
-    DataEntry { key: key.to_owned(), format }
+    DataEntry { key: key.to_owned(), format: Some(format), template: None }
+}
+
+fn from_template(key: &str, template: &str) -> DataEntry {
+    DataEntry { key: key.to_owned(), format: None, template: Some(template.to_owned()) }
+}
+
+fn rendered(format: Format, token: &TokenView<'_>) -> Vec<u8> {
+    render(&[entry("f", format)], token).unwrap().remove("f").unwrap()
+}
+
+fn layout(data: &[DataEntry], include_refresh_token: bool) -> String {
+    layout_digest(&DesiredTarget {
+        secret_name: String::new(),
+        deletion_policy: DeletionPolicy::default(),
+        data: data.to_vec(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        include_refresh_token,
+        restart: Vec::new(),
+    })
 }
 
 #[test]
 fn the_access_token_is_written_alone_and_without_a_newline() {
-    let data = render(&[entry("token", Format::AccessToken)], &Token::delegated().view());
+    let data = render(&[entry("token", Format::AccessToken)], &Token::delegated().view()).unwrap();
     assert_eq!(data, BTreeMap::from([("token".to_owned(), b"eyJ.at".to_vec())]));
 }
 
@@ -72,10 +98,10 @@ fn the_access_token_is_written_alone_and_without_a_newline() {
 #[case::app_only(Token::app_only())]
 fn the_access_token_is_found_in_what_was_rendered(
     #[case] token: Token,
-    #[values(Format::AccessToken, Format::O365)] format: Format,
+    #[values(Format::AccessToken, Format::O365, Format::OAuth2, Format::AuthorizationHeader)] format: Format,
 ) {
-    let entries = [entry("f", format)];
-    let mut data = render(&entries, &token.view());
+    let entries = [from_template("e", "x"), entry("f", format)];
+    let mut data = render(&entries, &token.view()).unwrap();
     assert_eq!(access_token(&entries, &data).unwrap().expose_secret(), "eyJ.at");
     data.insert("f".to_owned(), vec![0xff]);
     assert!(access_token(&entries, &data).is_none());
@@ -86,10 +112,10 @@ fn the_access_token_is_found_in_what_was_rendered(
 fn every_entry_has_its_key() {
     let entries =
         [entry("b", Format::O365), entry("a", Format::AccessToken), entry("c", Format::AccessToken)];
-    let data = render(&entries, &Token::delegated().view());
+    let data = render(&entries, &Token::delegated().view()).unwrap();
     assert_eq!(data.keys().collect::<Vec<_>>(), ["a", "b", "c"]);
     assert_eq!(data["a"], data["c"]);
-    assert!(render(&[], &Token::delegated().view()).is_empty());
+    assert!(render(&[], &Token::delegated().view()).unwrap().is_empty());
 }
 
 #[test]
@@ -221,14 +247,14 @@ fn a_guests_account_keeps_its_home_tenant() {
 fn the_environment_is_in_lower_case_as_msal_looks_it_up() {
     let token = Token::delegated();
     let view = TokenView { environment: "Login.Microsoftonline.US", ..token.view() };
-    let text = String::from_utf8(render(&[entry("f", Format::O365)], &view).remove("f").unwrap()).unwrap();
+    let text = String::from_utf8(rendered(Format::O365, &view)).unwrap();
     assert!(text.contains("login.microsoftonline.us") && !text.contains("Login.Microsoftonline"));
 }
 
 /// Members in one order whatever the features of `serde_json`: a new order would rewrite every target.
 #[test]
 fn the_o365_file_is_the_same_bytes_every_time() {
-    let bytes = render(&[entry("f", Format::O365)], &Token::app_only().view()).remove("f").unwrap();
+    let bytes = Token::app_only().rendered(Format::O365);
     insta::assert_snapshot!(String::from_utf8(bytes).unwrap(), @r#"{"AccessToken":{"-login.microsoftonline.com-accesstoken-cccccccc-0000-0000-0000-00000000000c-bbbbbbbb-0000-0000-0000-00000000000b-https://graph.microsoft.com/.default":{"credential_type":"AccessToken","secret":"eyJ.at","home_account_id":null,"environment":"login.microsoftonline.com","client_id":"CCCCCCCC-0000-0000-0000-00000000000c","target":"https://graph.microsoft.com/.default","realm":"BBBBBBBB-0000-0000-0000-00000000000b","token_type":"Bearer","cached_at":"1893452400","expires_on":"1893456000","extended_expires_on":"1893456000"}},"AppMetadata":{"appmetadata-login.microsoftonline.com-CCCCCCCC-0000-0000-0000-00000000000c":{"client_id":"CCCCCCCC-0000-0000-0000-00000000000c","environment":"login.microsoftonline.com"}}}"#);
 }
 
@@ -264,15 +290,85 @@ fn the_content_digest_changes_with_any_of_the_content(#[case] other: &[(&str, &s
 #[test]
 fn the_layout_digest_tells_keys_and_formats_but_not_their_order() {
     let (token, file) = (entry("a", Format::AccessToken), entry("b", Format::O365));
-    let digest = layout_digest(&[token.clone(), file.clone()]);
-    assert_eq!(layout_digest(&[file.clone(), token.clone()]), digest);
+    let digest = layout(&[token.clone(), file.clone()], false);
+    assert_eq!(layout(&[file.clone(), token.clone()], false), digest);
     let others = [
         vec![token.clone()],
-        vec![token, entry("b", Format::AccessToken)],
-        vec![entry("c", Format::AccessToken), file],
+        vec![token.clone(), entry("b", Format::AccessToken)],
+        vec![token.clone(), from_template("b", "O365")],
+        vec![entry("c", Format::AccessToken), file.clone()],
         vec![],
     ];
     for other in others {
-        assert_ne!(layout_digest(&other), digest);
+        assert_ne!(layout(&other, false), digest);
     }
+    assert_ne!(layout(&[token.clone(), file], true), digest);
+    let template = |text| layout(&[token.clone(), from_template("b", text)], false);
+    assert_ne!(template("{{ scopes }}"), template("{{ tenant }}"));
+}
+
+/// The bytes that Go's oauth2, rclone and python-o365 2.0 were seen to take.
+#[test]
+fn the_oauth2_file_is_one_object_for_all_its_readers() {
+    let bytes = String::from_utf8(Token::delegated().rendered(Format::OAuth2)).unwrap();
+    assert_eq!(
+        bytes,
+        r#"{"access_token":"eyJ.at","token_type":"Bearer","expiry":"2030-01-01T00:00:00Z","expires_at":1893456000,"scope":"User.Read Mail.ReadWrite email"}"#
+    );
+}
+
+#[test]
+fn the_header_is_a_line_that_curl_takes() {
+    assert_eq!(Token::app_only().rendered(Format::AuthorizationHeader), b"Authorization: Bearer eyJ.at\n");
+}
+
+#[test]
+fn a_refresh_token_is_written_where_it_is_asked_for() {
+    let (token, refresh) = (Token::delegated(), SecretString::from("1.refresh"));
+    let view = TokenView { refresh_token: Some(&refresh), ..token.view() };
+    assert_eq!(
+        String::from_utf8(rendered(Format::OAuth2, &view)).unwrap(),
+        r#"{"access_token":"eyJ.at","token_type":"Bearer","refresh_token":"1.refresh","expiry":"2030-01-01T00:00:00Z","expires_at":1893456000,"scope":"User.Read Mail.ReadWrite email"}"#
+    );
+    let file: serde_json::Value = serde_json::from_slice(&rendered(Format::O365, &view)).unwrap();
+    assert_json_snapshot!(file["RefreshToken"], @r#"
+    {
+      "aaaaaaaa-0000-0000-0000-00000000000a.bbbbbbbb-0000-0000-0000-00000000000b-login.microsoftonline.com-refreshtoken-cccccccc-0000-0000-0000-00000000000c--mail.readwrite user.read email": {
+        "client_id": "CCCCCCCC-0000-0000-0000-00000000000c",
+        "credential_type": "RefreshToken",
+        "environment": "login.microsoftonline.com",
+        "home_account_id": "AAAAAAAA-0000-0000-0000-00000000000a.BBBBBBBB-0000-0000-0000-00000000000b",
+        "last_modification_time": "1893452400",
+        "secret": "1.refresh",
+        "target": "Mail.ReadWrite User.Read email"
+      }
+    }
+    "#);
+    for format in [Format::AccessToken, Format::AuthorizationHeader] {
+        assert!(!String::from_utf8(rendered(format, &view)).unwrap().contains("1.refresh"));
+    }
+    let template = [from_template("f", "{{ access_token }}")];
+    assert_eq!(render(&template, &view).unwrap()["f"], b"eyJ.at");
+}
+
+#[test]
+fn no_more_is_rendered_than_a_secret_may_hold() {
+    let token = Token { secret: "t".repeat(MAX_BYTES / 4).into(), ..Token::delegated() };
+    let entries: Vec<_> = ["a", "b", "c", "d"].map(|key| entry(key, Format::AccessToken)).into();
+    assert!(render(&entries, &token.view()).is_ok());
+    let one_more = [&entries[..], &[from_template("e", "x")]].concat();
+    assert_eq!(render(&one_more, &token.view()), Err(RenderError::TooLarge));
+    let long = [from_template("a", &"{{ access_token }}".repeat(5))];
+    assert_eq!(render(&long, &token.view()), Err(RenderError::TooLarge));
+    let header = [&entries[..3], &[entry("d", Format::AuthorizationHeader)]].concat();
+    assert_eq!(render(&header, &token.view()), Err(RenderError::TooLarge));
+}
+
+#[test]
+fn an_error_names_the_key_and_the_place_and_never_the_token() {
+    // It takes an engine's fault to get here: what is checked can be rendered.
+    let broken = [from_template("graph.env", "a\n{{ access_token - 2 }}")];
+    let error = render(&broken, &Token::delegated().view()).unwrap_err().to_string();
+    assert!(error.contains("key graph.env") && error.contains("line 2"), "{error}");
+    assert!(!error.contains("eyJ"), "{error}");
 }

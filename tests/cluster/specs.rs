@@ -42,6 +42,10 @@ fn target(data: &Value) -> [(&'static str, Value); 1] {
     [("target", json!({"data": data}))]
 }
 
+fn metadata(field: &str, key: &str, value: &str) -> [(&'static str, Value); 1] {
+    [("target", json!({field: {key: value}}))]
+}
+
 fn named(name: &str) -> Value {
     let mut object = with(&[]);
     object["metadata"]["name"] = json!(name);
@@ -64,6 +68,22 @@ fn good() -> Vec<Value> {
         with(&[("credentialRetention", json!("0s"))]),
         with(&[("target", json!({"secretName": "other", "deletionPolicy": "Retain"}))]),
         with(&target(&json!([{"key": "a", "format": "AccessToken"}, {"key": "b", "format": "O365"}]))),
+        with(&target(&json!([
+            {"key": "a", "format": "OAuth2"}, {"key": "b", "format": "AuthorizationHeader"},
+            {"key": "c", "template": "T={{ access_token }}\n"},
+        ]))),
+        with(&[(
+            "target",
+            json!({"labels": {"team": "etl", "example.com/a.b_c": ""}, "annotations": {"kubernetes.ion/a": "ü"}}),
+        )]),
+        with(&[("target", json!({"includeRefreshToken": true}))]),
+        with(&[(
+            "target",
+            json!({"restart": [
+                {"kind": "Deployment", "name": "a"}, {"kind": "StatefulSet", "name": "a"}, {"kind": "DaemonSet", "name": "a"},
+            ]}),
+        )]),
+        app(&[("target", json!({"includeRefreshToken": false}))]),
         named(&"n".repeat(63)),
         on_client(&[]),
         on_client(&[("clientRef", json!({"name": "mail"}))]),
@@ -174,6 +194,29 @@ fn bad() -> Vec<(Value, &'static str)> {
             with(&target(&json!([{"key": "a", "format": "O365"}, {"key": "a", "format": "O365"}]))),
             "Duplicate",
         ),
+        (with(&target(&json!([{"key": "a"}]))), "exactly one of format and template"),
+        (
+            with(&target(&json!([{"key": "a", "format": "O365", "template": "x"}]))),
+            "exactly one of format and template",
+        ),
+        (with(&target(&json!([{"key": "a", "template": "x".repeat(16385)}]))), "template"),
+        (with(&metadata("labels", "graphtoken.io/name", "x")), "reserved"),
+        (with(&metadata("labels", "app.kubernetes.io/name", "x")), "reserved"),
+        (with(&metadata("annotations", "kubernetes.io/x", "x")), "reserved"),
+        (with(&metadata("labels", "-team", "x")), "a key is a name"),
+        (with(&metadata("annotations", "Example.com/x", "x")), "a key is a name"),
+        (with(&metadata("labels", &"n".repeat(64), "x")), "a key is a name"),
+        (with(&metadata("labels", "team", "a b")), "labels"),
+        (with(&[("target", json!({"restart": [{"kind": "Job", "name": "a"}]}))]), "restart"),
+        (with(&[("target", json!({"restart": [{"kind": "Deployment", "name": "A!"}]}))]), "restart"),
+        (
+            with(&[(
+                "target",
+                json!({"restart": [{"kind": "Deployment", "name": "a"}, {"kind": "Deployment", "name": "a"}]}),
+            )]),
+            "Duplicate",
+        ),
+        (app(&[("target", json!({"includeRefreshToken": true}))]), "there is no refresh token"),
         (app(&[("clientAuth", Value::Null)]), "needs clientAuth"),
         (app(&[("account", json!("a@b.c"))]), "no user signs in"),
         (app(&[("tenant", json!("Common"))]), "one tenant"),
@@ -208,9 +251,13 @@ async fn the_api_server_takes_good_specs_and_says_what_is_wrong_with_bad_ones() 
 async fn the_api_server_takes_every_example() {
     World::run("examples", async |world| {
         let mut taken = 0;
-        for folder in std::fs::read_dir(repository().join("examples")).unwrap() {
-            for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
+        let entries = std::fs::read_dir(repository().join("examples")).unwrap();
+        for folder in entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()) {
+            for file in std::fs::read_dir(folder).unwrap() {
                 let path = file.unwrap().path();
+                if path.extension().is_none_or(|extension| extension != "yaml") {
+                    continue;
+                }
                 let text = std::fs::read_to_string(&path).unwrap();
                 let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
                 for object in objects.into_iter().filter(|object| object["kind"] == "GraphToken") {

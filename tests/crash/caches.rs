@@ -107,7 +107,7 @@ impl Caches {
         let mail = Key::new("ns", "mail");
         match (kind, now) {
             // Service accounts are not watched.
-            (Kind::Event | Kind::ServiceAccount, _) => None,
+            (Kind::Event | Kind::ServiceAccount | Kind::Deployment, _) => None,
             (Kind::GraphToken, None) => {
                 memory.forget(&mail);
                 Some(Woken::Credential)

@@ -75,6 +75,7 @@ impl Asked {
             ["secrets", rest @ ..] => (Kind::Secret, rest),
             ["graphtokens", rest @ ..] => (Kind::GraphToken, rest),
             ["serviceaccounts", rest @ ..] => (Kind::ServiceAccount, rest),
+            ["deployments", rest @ ..] => (Kind::Deployment, rest),
             ["events", rest @ ..] => (Kind::Event, rest),
             other => unreachable!("the operator has asked for something new: {other:?}"),
         };
@@ -146,6 +147,7 @@ impl Asked {
             Kind::Secret => "secrets",
             Kind::GraphToken => "graphtokens",
             Kind::ServiceAccount => "serviceaccounts",
+            Kind::Deployment => "deployments",
             // Their names are random.
             Kind::Event => {
                 return format!("{} events {}", self.method, self.body["reason"].as_str().unwrap_or("-"));
@@ -164,6 +166,7 @@ impl Asked {
             _ if data.as_object().is_some_and(Map::is_empty) => " (take over)",
             _ if data.is_object() => " (publish)",
             _ if self.subresource.is_some() => "",
+            _ if self.kind == Kind::Deployment => " (roll)",
             _ if self.body["metadata"]["managedFields"].is_array() => " (claim fields)",
             _ => " (mark)",
         };

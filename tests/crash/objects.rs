@@ -13,6 +13,7 @@ pub enum Kind {
     GraphToken,
     Secret,
     ServiceAccount,
+    Deployment,
     Event,
 }
 

@@ -58,6 +58,8 @@ impl Variant {
 #[case::probe_first_issue(scenario::PROBE_FIRST_ISSUE)]
 #[case::probe_routine(scenario::PROBE_ROUTINE)]
 #[case::probe_refused(scenario::PROBE_REFUSED)]
+#[case::restart_routine(scenario::RESTART_ROUTINE)]
+#[case::restart_app(scenario::RESTART_APP)]
 #[case::client_credentials_first_issue(scenario::CLIENT_CREDENTIALS_FIRST_ISSUE)]
 #[case::client_credentials_routine(scenario::CLIENT_CREDENTIALS_ROUTINE)]
 #[case::client_credentials_target_deleted(scenario::CLIENT_CREDENTIALS_TARGET_DELETED)]

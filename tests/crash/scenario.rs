@@ -242,6 +242,36 @@ pub const PROBE_REFUSED: Scenario = Scenario {
     ],
 };
 
+/// A workload that reads the token from its environment costs one read and one write more.
+pub const RESTART_ROUTINE: Scenario = Scenario {
+    begin: read_from_environment,
+    steps: &[TILL_DUE],
+    calls: &[
+        "GET secrets mail-graphtoken-credential",
+        "PATCH secrets mail-graphtoken-credential (pending)",
+        "POST token refresh_token",
+        "PATCH secrets mail-graphtoken-credential (commit)",
+        "PATCH secrets mail (publish)",
+        "PATCH graphtokens/status mail",
+        "GET deployments reader",
+        "PATCH deployments reader (roll)",
+        "POST events Restarted",
+    ],
+};
+
+pub const RESTART_APP: Scenario = Scenario {
+    begin: app_read_from_environment,
+    steps: &[TILL_DUE],
+    calls: &[
+        "POST token client_credentials",
+        "PATCH secrets mail (publish)",
+        "PATCH graphtokens/status mail",
+        "GET deployments reader",
+        "PATCH deployments reader (roll)",
+        "POST events Restarted",
+    ],
+};
+
 pub const CLIENT_CREDENTIALS_FIRST_ISSUE: Scenario = Scenario {
     begin: app_only,
     steps: &[],
@@ -410,6 +440,27 @@ pub fn probed(state: &mut State) {
     delegated(state);
     let endpoints = json!({"token": state.token_url, "graph": state.graph_url});
     state.objects.edit(Kind::GraphToken, "mail", |object| object["spec"]["endpoints"] = endpoints);
+}
+
+fn read_from_environment(state: &mut State) {
+    delegated(state);
+    put_reader(state);
+}
+
+fn app_read_from_environment(state: &mut State) {
+    app_only(state);
+    put_reader(state);
+}
+
+fn put_reader(state: &mut State) {
+    let token = json!({"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "mail", "key": "token"}}});
+    let template = json!({"spec": {"containers": [{"name": "reader", "env": [token]}]}});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {}, "spec": {"template": template},
+    });
+    state.objects.create(Kind::Deployment, "reader", deployment, "kubectl").expect("it is new");
+    let restart = json!({"restart": [{"kind": "Deployment", "name": "reader"}]});
+    state.objects.edit(Kind::GraphToken, "mail", |object| object["spec"]["target"] = restart);
 }
 
 /// So that the trial is due within its last tenth when the token is refreshed.

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use graphtoken::api::{ConditionStatus, ConditionType, GraphTokenStatus, Reason};
+use graphtoken::restart::MIN_INTERVAL;
 use jiff::Timestamp;
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -30,6 +31,8 @@ pub struct State {
     pub served: Vec<(Timestamp, Option<String>)>,
     /// Every refresh token that the credential ever held.
     pub stored: Vec<String>,
+    /// For which contents of the target the workload was rolled out anew, and when.
+    pub rolls: Vec<(Timestamp, String)>,
     /// Every assertion that was ever sent.
     pub assertions: BTreeSet<String>,
     /// How many tokens of service accounts were made.
@@ -63,6 +66,7 @@ impl State {
             statuses: Vec::new(),
             served: Vec::new(),
             stored: Vec::new(),
+            rolls: Vec::new(),
             assertions: BTreeSet::new(),
             service_account_tokens: 0,
             violations: Vec::new(),
@@ -133,8 +137,42 @@ impl State {
                 let token = self.secret(name, "refresh_token");
                 self.stored.extend(token.filter(|token| self.stored.last() != Some(token)));
             }
+            (Kind::Deployment, _) => self.note_roll(),
             _ => {}
         }
+    }
+
+    /// The content of the target that the workload was rolled out for last.
+    fn rolled_for(&self) -> Option<String> {
+        let deployment = self.object(Kind::Deployment, "reader")?;
+        let mark = &deployment["spec"]["template"]["metadata"]["annotations"]["restart.graphtoken.io/mail"];
+        mark.as_str()?.split_once(' ').map(|(_, content)| content.to_owned())
+    }
+
+    fn note_roll(&mut self) {
+        let Some(content) = self.rolled_for() else { return };
+        if let Some((at, last)) = self.rolls.last() {
+            if *last == content {
+                self.violations.push(format!("the workload was rolled out twice for {content}"));
+            }
+            if self.now.duration_since(*at) < MIN_INTERVAL {
+                self.violations
+                    .push(format!("the workload was rolled out at {at} and again at {}", self.now));
+            }
+        }
+        self.rolls.push((self.now, content));
+    }
+
+    /// Whether the workload, if there is one, reads what the target holds now.
+    fn is_read(&self) -> bool {
+        let annotation =
+            self.object(Kind::Secret, "mail").map(|s| &s["metadata"]["annotations"]["graphtoken.io/token"]);
+        let published = annotation.and_then(|text| serde_json::from_str::<Value>(text.as_str()?).ok());
+        let content =
+            published.as_ref().and_then(|published| published["content"].as_str()).unwrap_or_default();
+        let first = published.as_ref().is_some_and(|published| published["first"] == true);
+        self.object(Kind::Deployment, "reader").is_none()
+            || self.rolled_for().map_or(first, |rolled| content.starts_with(&rolled))
     }
 
     /// Whether there is nothing left to do: it serves, or a person must act, or it is gone and its credential waits.
@@ -154,7 +192,7 @@ impl State {
             && self.object(Kind::Secret, &self.target_name()).is_some();
         // A user who is at it is not what the world waits for.
         let stalled = is(ConditionType::Stalled) && status.device_code.is_none();
-        current && (serves && self.is_tried(&status) || stalled)
+        current && (serves && self.is_tried(&status) && self.is_read() || stalled)
     }
 
     /// Whether Graph took the token that pods have, or is not asked, or takes none.

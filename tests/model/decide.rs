@@ -15,7 +15,7 @@ use graphtoken::observed::{
 };
 use graphtoken::plan::{self, Act, PENDING_STANDS, plan};
 use graphtoken::render::layout_digest;
-use graphtoken::target_shape::annotations;
+use graphtoken::target_shape::target_annotations;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
@@ -99,6 +99,7 @@ impl Minds {
             holder: name(Who::Replica(view.me)),
             pending_stood: view.stood,
             silence: None,
+            unrenderable: None,
             secret_labels: BTreeMap::new(),
             identity,
         }
@@ -135,11 +136,12 @@ impl Minds {
 
     /// A target that serves just this token: publishing is no part of the model.
     fn target(&self, facts: TokenFacts, identity: &Identity) -> TargetState {
-        let layout = layout_digest(&self.desired.target.data);
-        let published = Published { facts, layout, content: String::new() };
+        let layout = layout_digest(&self.desired.target);
+        let published =
+            Published { facts, layout, content: String::new(), extras: String::new(), first: false };
         let meta = Meta {
             labels: labels(&identity.name, &BTreeMap::new()),
-            annotations: annotations(&identity.uid, &published),
+            annotations: target_annotations(&self.desired.target, &identity.uid, &published),
             owners: vec![identity.uid.clone()],
             ..Meta::default()
         };

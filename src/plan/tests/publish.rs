@@ -4,9 +4,10 @@ use serde_json::json;
 use super::world::{AGE, LABEL, LIFE, UID, World, after, exchange, unchanged};
 use crate::api::Reason;
 use crate::api::names::{ANNOTATION_EXPIRES_AT, ANNOTATION_TOKEN, ANNOTATION_UID};
-use crate::observed::{Meta, TargetState, target};
+use crate::observed::{Meta, TargetState, Unrenderable, target};
 use crate::plan::{Act, Source, Why};
-use crate::target_shape::annotations;
+use crate::render::layout_digest;
+use crate::target_shape::target_annotations;
 
 // === Damages of the target that leave its bytes alone ===
 
@@ -251,11 +252,72 @@ fn lost_label_if_there(world: &mut World) {
 fn the_annotations_of_a_target_hold_no_more_than_the_contract_says() {
     let world = World::delegated();
     let published = world.observed.target().unwrap().published.clone().unwrap();
-    let annotations = annotations(UID, &published);
+    let annotations = target_annotations(&world.desired().target, UID, &published);
     let token = serde_json::from_str::<crate::observed::Published>(&annotations[ANNOTATION_TOKEN]).unwrap();
     assert_eq!(token, published);
     assert_eq!(annotations[ANNOTATION_EXPIRES_AT], "2026-11-23T10:50:00Z");
     assert_eq!(annotations["graphtoken.io/refreshed-at"], "2026-11-23T09:50:00Z");
     assert_eq!(annotations[ANNOTATION_UID], UID);
     assert_eq!(annotations.len(), 4);
+}
+
+fn labelled(world: &mut World) {
+    world.spec["target"] =
+        json!({"labels": {"team": "etl"}, "annotations": {"team.example.com/owner": "etl"}});
+}
+
+#[rstest]
+#[case::user(World::delegated)]
+#[case::app(World::app_only)]
+fn labels_and_annotations_come_and_go_without_an_exchange(#[case] world: fn() -> World) {
+    assert_eq!(world().with(labelled).act(), Act::Publish);
+    let written = world().with(|w| {
+        labelled(w);
+        let facts = w.observed.served().unwrap().clone();
+        w.serve(facts);
+    });
+    assert_eq!(written.act(), Act::Wait);
+    let meta = &written.observed.target().unwrap().meta;
+    assert_eq!(meta.labels["team"], "etl");
+    assert_eq!(meta.annotations["team.example.com/owner"], "etl");
+    // What others put there is theirs; what we put there goes when it is not asked for any more.
+    let foreign =
+        written.clone().with(|w| _ = w.view().meta.labels.insert("added".into(), "by another".into()));
+    assert_eq!(foreign.act(), Act::Wait);
+    assert_eq!(written.clone().with(|w| w.spec["target"] = json!({})).act(), Act::Publish);
+    assert_eq!(written.with(|w| _ = w.view().meta.labels.remove("team")).act(), Act::Publish);
+}
+
+#[test]
+fn the_operators_own_labels_win() {
+    let world = World::delegated().with(|w| {
+        w.spec["target"] = json!({"labels": {LABEL: "no", "team": "etl"}});
+        let facts = w.observed.served().unwrap().clone();
+        w.serve(facts);
+    });
+    assert_eq!(world.observed.target().unwrap().meta.labels[LABEL], "yes");
+    assert_eq!(world.act(), Act::Wait);
+}
+
+#[test]
+fn a_token_that_cannot_be_rendered_waits_for_another_or_for_another_spec() {
+    let unrenderable = |w: &mut World| {
+        w.observed.target = TargetState::Absent;
+        w.observed.unrenderable = Some(Unrenderable {
+            attempt: w.observed.credential().unwrap().record.token.clone().unwrap().facts.attempt,
+            layout: layout_digest(&w.desired().target),
+            message: "it is too large".into(),
+        });
+    };
+    let world = World::delegated().with(unrenderable);
+    let plan = world.plan();
+    assert_eq!(plan.act, Act::Wait);
+    let problem = plan.problem.unwrap();
+    assert_eq!((problem.reason, &*problem.message), (Reason::InvalidConfiguration, "it is too large"));
+    assert!(plan.look_at.is_some_and(|at| at <= after(3600)));
+    let another_token = world.clone().with(|w| w.hold(w.token(-1, LIFE)));
+    assert_eq!(another_token.act(), Act::Publish);
+    let another_spec =
+        world.with(|w| w.spec["target"] = json!({"data": [{"key": "t", "format": "AccessToken"}]}));
+    assert_eq!(another_spec.act(), Act::Publish);
 }

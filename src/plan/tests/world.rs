@@ -16,7 +16,7 @@ use crate::observed::{
 use crate::plan::probe::{noted, trial};
 use crate::plan::{Act, Exchange, Plan, Source, Why, plan};
 use crate::render::layout_digest;
-use crate::target_shape::annotations;
+use crate::target_shape::{extras, target_annotations, target_labels};
 use crate::verdict::Verdict;
 
 pub(crate) const UID: &str = "uid-1";
@@ -83,6 +83,7 @@ impl World {
             holder: HOLDER.into(),
             pending_stood: false,
             silence: None,
+            unrenderable: None,
             secret_labels: BTreeMap::from([(LABEL.to_owned(), "yes".to_owned())]),
         };
         Self { spec, observed }
@@ -194,14 +195,19 @@ impl World {
     /// Writes a token into the target, as the spec now would have it.
     pub(crate) fn serve(&mut self, facts: TokenFacts) {
         let target_spec = self.desired().target;
-        let published =
-            Published { facts, layout: layout_digest(&target_spec.data), content: "digest".into() };
+        let published = Published {
+            facts,
+            layout: layout_digest(&target_spec),
+            content: "digest".into(),
+            extras: extras(&target_spec),
+            first: false,
+        };
         let owned = target_spec.deletion_policy == DeletionPolicy::Delete;
         let meta = Meta {
             uid: "target-uid".into(),
             resource_version: "7".into(),
-            labels: labels("mail", &self.observed.secret_labels),
-            annotations: annotations(UID, &published),
+            labels: target_labels(&target_spec, &self.observed),
+            annotations: target_annotations(&target_spec, UID, &published),
             owners: if owned { vec![UID.to_owned()] } else { Vec::new() },
             deleting: false,
         };

@@ -7,7 +7,9 @@ use graphtoken::api::GraphTokenSpec;
 use graphtoken::api::client::ClusterGraphClientSpec;
 use graphtoken::api::names::{CREDENTIAL_SUFFIX, LOGIN_SUFFIX};
 use graphtoken::desired::{ClientProof, ClusterClient, Desired, Grant, Guards, RefreshPolicy, SpecError};
-use graphtoken::render::layout_digest;
+use graphtoken::grant::Account;
+use graphtoken::render::{RenderError, TokenView, layout_digest, render};
+use secrecy::SecretString;
 use url::Url;
 
 const NAME: &str = "mail";
@@ -83,6 +85,12 @@ fn keeps_its_promises(spec: &GraphTokenSpec, desired: &Desired, guards: &Guards)
     }
     assert_ne!(desired.client.proof.secret_name(), Some(target.as_str()));
 
+    // No token is got in vain for want of a template that can be rendered.
+    for app_only in [false, true] {
+        let rendered = render_a_token(desired, app_only);
+        assert!(!matches!(rendered, Err(RenderError::Template { .. })), "{rendered:?}");
+    }
+
     // The order of lists counts for nothing.
     let mut turned = spec.clone();
     if let Some(scopes) = &mut turned.scopes {
@@ -93,7 +101,26 @@ fn keeps_its_promises(spec: &GraphTokenSpec, desired: &Desired, guards: &Guards)
     }
     let turned = Desired::new(NAME, &turned, guards, &|_| None).expect("it was right before");
     assert_eq!(turned.issued_for, desired.issued_for);
-    assert_eq!(layout_digest(&turned.target.data), layout_digest(&desired.target.data));
+    assert_eq!(layout_digest(&turned.target), layout_digest(&desired.target));
+}
+
+fn render_a_token(desired: &Desired, app_only: bool) -> Result<BTreeMap<String, Vec<u8>>, RenderError> {
+    let account = Account { object_id: "oid".to_owned(), tenant_id: None, guest_in: None, username: None };
+    let access_token = SecretString::from("t");
+    let token = TokenView {
+        access_token: &access_token,
+        refresh_token: None,
+        token_type: "Bearer",
+        issued_at: super::now(),
+        expires_at: super::now(),
+        granted_scopes: if app_only { &[] } else { &desired.scopes },
+        client_id: &desired.client.client_id,
+        tenant_id: &desired.client.tenant,
+        account: Some(&account).filter(|_| !app_only),
+        environment: desired.client.environment,
+        app_only,
+    };
+    render(&desired.target.data, &token)
 }
 
 /// A refresh token or a client secret is sent to no other server than the settings allow.
@@ -136,7 +163,7 @@ fn hides_what_urls_hide(spec: &GraphTokenSpec, guards: &Guards) {
     let Some(mut url) = token.and_then(|token| Url::parse(token).ok()) else { return };
     // An error may well quote the rest of the spec, and a fuzzer puts anything there, this word too.
     let rest = serde_json::to_string(spec).expect("it came from JSON");
-    let word = (0..)
+    let word = (0..u32::MAX)
         .map(|n| format!("{HIDDEN}-{n}"))
         .find(|word| !rest.contains(word) && !url.as_str().contains(word))
         .expect("an input is finite");
