@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # what is set here is read by the scripts that source this
 # The one list of programs that the local cluster runs or offers, with where each one is to be had.
-# A new one (kubelet, kube-scheduler, helm, ...) is a line in TOOLS, `go get -tool PACKAGE` in this folder for the last
+# A new one is a line in TOOLS, `go get -tool PACKAGE` in this folder for the last
 # source, and, when it is published in a new way, a case in `locate_release`. Sourced by binaries.sh.
 
 # name | how it is released | Go module whose version in go.mod is the tool's version | Go package with its main
@@ -10,6 +10,8 @@ TOOLS=(
   'etcd                    | etcd       | go.etcd.io/etcd/server/v3 | go.etcd.io/etcd/server/v3'
   'kubectl                 | kubernetes | k8s.io/kubernetes        | k8s.io/kubernetes/cmd/kubectl'
   'kube-controller-manager | kubernetes | k8s.io/kubernetes        | k8s.io/kubernetes/cmd/kube-controller-manager'
+  'kube-scheduler          | kubernetes | k8s.io/kubernetes        | k8s.io/kubernetes/cmd/kube-scheduler'
+  'kubelet                 | kubernetes | k8s.io/kubernetes        | k8s.io/kubernetes/cmd/kubelet'
 )
 
 # Where official releases are downloaded from; a mirror is named by the variable, an empty value skips the download.

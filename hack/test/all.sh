@@ -50,6 +50,20 @@ scripts() {
 }
 lost() { cargo test --locked --test crash --test model; }
 simulator() { cargo test --locked --quiet -p entra-simulator; }
+venvs() {
+  local name
+  for name in o365 o365-2.0 airflow; do hack/python/venv.sh "$name" >/dev/null; done
+}
+# What reads the file in pods, without Kubernetes: with mount namespaces and port 443, so as root on Linux.
+clients() {
+  if [[ $(uname -s) != Linux || $(id -u) != 0 ]]; then
+    echo "SKIPPED: the consumers of the token file: they need root on Linux"
+    return 0
+  fi
+  cargo build --locked --quiet -p entra-simulator
+  "$(hack/python/venv.sh)/bin/python" tests/clients/local_test.py
+  "$(hack/python/venv.sh airflow)/bin/python" tests/clients/examples_test.py
+}
 oidc() { (cd tests/providers/oidc && npm ci --silent && node --test --test-reporter=dot); }
 cluster() {
   if [[ ! -e .cluster/kubeconfig ]]; then
@@ -77,7 +91,9 @@ step simulator simulator
 step lost lost
 step fuzz hack/test/fuzz.sh
 step oidc oidc
-step venv hack/python/venv.sh
+step venv venvs
+step python hack/python/client.sh
+step clients clients
 step cluster cluster
 step outage outage
 step binaries tests/hack/cluster_binaries_test.sh

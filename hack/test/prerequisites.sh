@@ -6,7 +6,7 @@ set -euo pipefail
 # Command and the Debian package that brings it.
 needed=(
   "cargo:rustup" "cc:build-essential" "c++:build-essential" "go:golang" "node:nodejs" "npm:npm" "python3:python3"
-  "openssl:openssl" "curl:curl" "jq:jq" "shellcheck:shellcheck" "git:git" "flock:util-linux"
+  "openssl:openssl" "curl:curl" "jq:jq" "shellcheck:shellcheck" "git:git" "flock:util-linux" "rclone:rclone"
 )
 
 missing=()

@@ -7,53 +7,23 @@ One JSON object goes to stdout. A token never does: its SHA-256 stands for it.
 Network: for a token that is in the cache and alive, O365 talks to the API only. It builds its MSAL client, whose
 constructor fetches the tenant's OpenID configuration from login.microsoftonline.com, no sooner than `authenticate()`
 or a refresh; a refresh happens when the API answers 401 or 403, the token is past its `expires_on`, and the file has a
-refresh token (or the flow is `credentials`). An audit hook below refuses every address but loopback and reports the
-host under `refused_hosts`, so such an attempt shows instead of leaving the machine.
+refresh token (or the flow is `credentials`). An audit hook (loopback.py) refuses every address but loopback, and the
+host is reported under `refused_hosts`, so such an attempt shows instead of leaving the machine.
 """
 
 import argparse
-import hashlib
-import ipaddress
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable
 
-REFUSED_HOSTS: list[str] = []
-
-
-def refuse_all_but_loopback(event: str, args: tuple) -> None:
-    """An audit hook: no name is resolved and no connection made except on loopback."""
-    if event == "socket.getaddrinfo":
-        host = args[0]
-    elif event in ("socket.connect", "socket.sendto") and isinstance(args[1], tuple):
-        host = args[1][0]
-    else:
-        return
-    if isinstance(host, bytes):
-        host = host.decode()
-    if not is_loopback(host):
-        REFUSED_HOSTS.append(str(host))
-        raise ConnectionRefusedError(f"only loopback is allowed, not {host}")
-
-
-def is_loopback(host: str | None) -> bool:
-    if host in (None, "localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-# Both before the imports: the hook should see what they do, and a proxy would be asked for loopback too.
-sys.addaudithook(refuse_all_but_loopback)
-os.environ["NO_PROXY"] = "*"
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # python -I leaves it out
+from loopback import REFUSED_HOSTS, bearer_sha256, sha256  # noqa: E402  (before what it is to watch)
 
 import msal  # noqa: E402
-from O365 import Account, Connection, FileSystemTokenBackend, MSGraphProtocol  # noqa: E402
-from requests import RequestException, Response, Session  # noqa: E402
+from O365 import Account, FileSystemTokenBackend  # noqa: E402
+from o365_common import protocol_at, watch  # noqa: E402
+from requests import RequestException, Response  # noqa: E402
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,17 +41,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def account_of(args: argparse.Namespace) -> Account:
-    """The account as a pod builds it, except that Graph is where `--api-url` says.
-
-    MSGraphProtocol takes no URL argument: it passes its class attribute on. So a subclass with another attribute is
-    how to point O365 elsewhere, and nothing else of the protocol changes.
-    """
-    protocol = type("ApiProtocol", (MSGraphProtocol,), {"_protocol_url": args.api_url.rstrip("/") + "/"})
+    """The account as a pod builds it, except that Graph is where `--api-url` says."""
     # A confidential client's secret is never used for a token that is in the cache, but must be there.
     credentials = args.client_id if args.flow == "public" else (args.client_id, "unused")
     return Account(
         credentials,
-        protocol=protocol(),
+        protocol=protocol_at(args.api_url),
         auth_flow_type=args.flow,
         tenant_id=args.tenant_id,
         token_backend=FileSystemTokenBackend(token_path=args.token_dir, token_filename=args.token_file),
@@ -140,22 +105,6 @@ def msal_token(args: argparse.Namespace, account: Account) -> str | None:
     return (result or {}).get("access_token")
 
 
-def sha256(text: str | None) -> str | None:
-    return hashlib.sha256(text.encode()).hexdigest() if text else None
-
-
-def watch(connection: Connection, record: Callable[..., None]) -> None:
-    """Hooks into the session that the first request makes. One made beforehand would be treated differently."""
-    get_session = connection.get_session
-
-    def watched_session(load_token: bool = False) -> Session:
-        session = get_session(load_token=load_token)
-        session.hooks["response"].append(record)
-        return session
-
-    connection.get_session = watched_session
-
-
 def check(args: argparse.Namespace) -> dict:
     report = {
         "is_authenticated": False,
@@ -167,9 +116,8 @@ def check(args: argparse.Namespace) -> dict:
         "error": None,
     }
 
-    def record(response: Response, *_args, **_kwargs) -> None:
-        scheme, _, bearer = response.request.headers.get("Authorization", "").partition(" ")
-        sent = sha256(bearer) if scheme == "Bearer" else None
+    def record(response: Response) -> None:
+        sent = bearer_sha256(response.request.headers.get("Authorization"))
         report["requests"].append({"status": response.status_code, "sent_bearer_sha256": sent})
         report["request_status"], report["sent_bearer_sha256"] = response.status_code, sent
 

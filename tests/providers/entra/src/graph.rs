@@ -1,4 +1,6 @@
-//! The little of Microsoft Graph that a probe or a mail job touches.
+//! The little of Microsoft Graph that a probe, a mail job or a copy of files touches.
+
+mod drive;
 
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, Uri};
@@ -6,6 +8,7 @@ use axum::response::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+pub use self::drive::{DRIVE_FILE, DRIVE_ID};
 use crate::answer::{self, Processed};
 use crate::config::User;
 use crate::control::Control;
@@ -35,7 +38,7 @@ struct Resource {
     body: fn(&State, Option<&User>) -> Value,
 }
 
-const RESOURCES: [Resource; 4] = [
+const RESOURCES: [Resource; 7] = [
     Resource {
         path: "/me",
         scopes: &["User.Read"],
@@ -55,7 +58,28 @@ const RESOURCES: [Resource; 4] = [
         scopes: &["Files."],
         app_roles: &[],
         denied: "accessDenied",
-        body: |_, _| json!({"id": "drive", "driveType": "business"}),
+        body: |_, _| drive::drive(),
+    },
+    Resource {
+        path: drive::ROOT,
+        scopes: &["Files."],
+        app_roles: drive::APP_ROLES,
+        denied: "accessDenied",
+        body: |_, _| drive::root(),
+    },
+    Resource {
+        path: drive::CHILDREN,
+        scopes: &["Files."],
+        app_roles: drive::APP_ROLES,
+        denied: "accessDenied",
+        body: |_, _| json!({"value": [drive::file()]}),
+    },
+    Resource {
+        path: drive::CONTENT,
+        scopes: &["Files."],
+        app_roles: drive::APP_ROLES,
+        denied: "accessDenied",
+        body: |_, _| drive::content(),
     },
     Resource {
         path: "/users",
@@ -67,9 +91,10 @@ const RESOURCES: [Resource; 4] = [
 ];
 
 /// Collections of which no further item is there, and the code of their 404.
-const ITEMS: [(&str, &str); 3] = [
+const ITEMS: [(&str, &str); 4] = [
     ("/me/mailFolders/", "ErrorItemNotFound"),
     ("/me/drive/items/", "itemNotFound"),
+    ("/drives/", "itemNotFound"),
     ("/users/", "Request_ResourceNotFound"),
 ];
 

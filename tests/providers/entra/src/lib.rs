@@ -93,6 +93,7 @@ pub use crate::config::{
 pub use crate::control::{AccessTokenInfo, Control, Unknown};
 pub use crate::device::{DEVICE_LOGIN_URI, DeviceCodeInfo, DeviceFlow, DevicePolicy};
 pub use crate::fault::{Action, Canned, Endpoint, EntraError, Fault, Forever, Match, Times};
+pub use crate::graph::{DRIVE_FILE, DRIVE_ID};
 pub use crate::journal::{AssertionEntry, Counts, DeviceEntry, GraphEntry, Journal, Outcome, TokenEntry};
 pub use crate::random::{ACCESS_TOKEN_PREFIX, DEVICE_CODE_PREFIX, REFRESH_TOKEN_PREFIX, digest};
 pub use crate::tls::Tls;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_simulator::{Action, CLIENT_ID, Fault, USER_OID, USER_UPN, digest};
+use entra_simulator::{Action, CLIENT_ID, DRIVE_FILE, DRIVE_ID, Fault, USER_OID, USER_UPN, digest};
 use serde_json::json;
 
 use crate::http::{access_token, client, config, graph, start};
@@ -23,6 +23,7 @@ async fn each_resource_wants_its_own_scope() {
         ("/me", "user.read", "Authorization_RequestDenied"),
         ("/me/mailFolders/inbox", "https://graph.microsoft.com/Mail.Read", "ErrorAccessDenied"),
         ("/me/drive", "Files.ReadWrite.All", "accessDenied"),
+        ("/drives/b!aaaabbbb0000cccc1111/root", "Files.Read", "accessDenied"),
         ("/users", "User.ReadBasic.All", "Authorization_RequestDenied"),
     ];
     for (path, scope, denied) in resources {
@@ -46,9 +47,29 @@ async fn a_path_that_is_not_there_is_a_bad_request() {
 async fn an_item_that_is_not_there_is_not_found() {
     let simulator = start(config()).await;
     let token = access_token(&simulator, "User.Read").await;
-    for path in ["/me/mailFolders/nowhere", "/me/drive/items/1", "/users/nobody"] {
+    for path in ["/me/mailFolders/nowhere", "/me/drive/items/1", "/drives/other/root", "/users/nobody"] {
         assert_eq!(graph(&simulator, path, Some(&token)).await.status, 404, "{path}");
     }
+}
+
+#[tokio::test]
+async fn a_drive_leads_from_its_root_to_a_file_and_its_content() {
+    let simulator = start(config()).await;
+    let token = access_token(&simulator, "Files.Read").await;
+    let get = async |path: &str| {
+        let answer = graph(&simulator, path, Some(&token)).await;
+        assert_eq!(answer.status, 200, "{path}");
+        answer
+    };
+    assert_eq!(get("/me/drive").await.json()["id"], DRIVE_ID);
+    let drive = format!("/drives/{DRIVE_ID}");
+    let root = get(&format!("{drive}/root")).await.json();
+    let items = |item: &serde_json::Value| format!("{drive}/items/{}", item["id"].as_str().unwrap());
+    let children = get(&format!("{}/children?$top=1000", items(&root))).await.json();
+    let [file] = children["value"].as_array().unwrap().as_slice() else { panic!("{children}") };
+    assert_eq!((file["name"].as_str(), &file["parentReference"]["id"]), (Some(DRIVE_FILE), &root["id"]));
+    let content = get(&format!("{}/content", items(file))).await.text;
+    assert_eq!(file["size"], content.len());
 }
 
 #[tokio::test]
