@@ -19,6 +19,14 @@ cluster-up: ## a real local control plane; use: eval "$(make cluster-up | tail -
 cluster-down: ## end this checkout's cluster and remove .cluster/
 	@hack/cluster/down.sh
 
+.PHONY: node-up
+node-up: ## a real node (containerd, kubelet) on it, as root on Linux; ended by node-down, or with the cluster
+	@hack/node/up.sh
+
+.PHONY: node-down
+node-down: ## end the node and its pods; the control plane stays
+	@hack/node/down.sh
+
 .PHONY: demo
 demo: ## the main job, start to finish, on an embedded default; KEEP=1 leaves it running
 	@hack/demo/run.sh

@@ -9,10 +9,12 @@ set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 action=${1:-} name=${2:-}
-usage="component.sh stop|cont|kill|start $(IFS='|' && printf '%s' "${COMPONENTS[*]}")"
-[[ $action =~ ^(stop|cont|kill|start)$ && " ${COMPONENTS[*]} " == *" ${name:-?} "* ]] ||
+# Those of a node, where there is one.
+KNOWN=("${COMPONENTS[@]}" kube-scheduler containerd kubelet)
+usage="component.sh stop|cont|kill|start $(IFS='|' && printf '%s' "${KNOWN[*]}")"
+[[ $action =~ ^(stop|cont|kill|start)$ && " ${KNOWN[*]} " == *" ${name:-?} "* ]] ||
   die "Not understood: $*" "Usage: $usage"
-[[ -e $RUN/$name.args ]] || die "This checkout has no cluster." "Run: make cluster-up"
+[[ -e $RUN/$name.args ]] || die "This checkout has no $name." "Run: make cluster-up, or make node-up"
 if [[ $action != start ]]; then pid_of "$name" >/dev/null || die "$name does not run." "Run: hack/cluster/component.sh start $name"; fi
 
 case $action in

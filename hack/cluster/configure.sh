@@ -93,12 +93,14 @@ configure() {
   # Audit: blocking, so that a request's line is in the file when its answer is at the client; 3 files of 100 MB.
   command_line kube-apiserver \
     --bind-address=127.0.0.1 --advertise-address=127.0.0.1 --secure-port="$api" --endpoint-reconciler-type=none \
-    --service-cluster-ip-range=10.96.0.0/16 --allow-privileged --authorization-mode=RBAC \
+    --service-cluster-ip-range=10.96.0.0/16 --allow-privileged --authorization-mode=Node,RBAC \
     --etcd-servers="https://127.0.0.1:$etcd" --etcd-cafile="$PKI/ca.crt" \
     --etcd-certfile="$PKI/server.crt" --etcd-keyfile="$PKI/server.key" \
     --client-ca-file="$PKI/ca.crt" --tls-cert-file="$PKI/server.crt" --tls-private-key-file="$PKI/server.key" \
     --service-account-issuer="https://127.0.0.1:$api" --service-account-key-file="$PKI/service-account.pub" \
     --service-account-signing-key-file="$PKI/service-account.key" \
+    --kubelet-client-certificate="$PKI/server.crt" --kubelet-client-key="$PKI/server.key" \
+    --kubelet-certificate-authority="$PKI/ca.crt" --kubelet-preferred-address-types=InternalIP \
     --audit-policy-file="$HERE/audit-policy.yaml" --audit-log-path="$STATE/audit.log" --audit-log-mode=blocking \
     --audit-log-maxsize=100 --audit-log-maxbackup=2
 

@@ -2,7 +2,8 @@
 # shellcheck disable=SC2034  # what is set here is read by the scripts that source this
 # What the cluster scripts share: where things lie, how they speak, and how a component is started, found and ended.
 # A component is known by the files NAME.args (NUL-separated command line) and NAME.pid ("PID START-TIME") in
-# .cluster/run. The start time tells our process from a later one that was given the same pid. Sourced, never run.
+# .cluster/run. The start time tells our process from a later one that was given the same pid. What a node adds to the
+# cluster is in hack/node; here is only how its components are started and that all end together. Sourced, never run.
 
 HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
 ROOT=$(cd -- "$HERE/../.." && pwd -P)
@@ -65,23 +66,33 @@ pid_of() {
   printf '%s' "$pid"
 }
 
-# The shell that becomes the component writes its own pid first, so that no process ever runs unrecorded. It closes
-# what it inherited: make's pipes, which would keep a CI job waiting, and locks, which would outlive us.
+# The shell that becomes the component writes its own pid first, so that no process ever runs unrecorded: the pid that
+# the given /proc knows it by.
 # shellcheck disable=SC2016  # expanded by that shell, not by this one
 readonly BECOME='
-  umask 077
-  for fd in /proc/$$/fd/*; do fd=${fd##*/}; if ((fd > 2)); then eval "exec $fd>&-"; fi; done
-  stat=$(<"/proc/$$/stat") && read -ra fields <<<"${stat##*) }"
-  echo "$$ ${fields[19]}" >"$1.new" && mv -- "$1.new" "$1" && shift && exec "$@"'
+  umask "$1" && shift
+  read -r stat <"$1/self/stat" && read -ra fields <<<"${stat##*) }"
+  echo "${stat%% *} ${fields[19]}" >"$2.new" && mv -- "$2.new" "$2" && shift 2 && exec "$@"'
 
-# launch NAME: starts the component from its NAME.args, in a session of its own, so that it outlives the terminal.
+# launch NAME: starts the component from its NAME.args, in a session of its own, so that it outlives the terminal. It
+# inherits nothing: neither make's pipes, which would keep a CI job waiting, nor locks, which would outlive us. What runs
+# in the node's namespaces enters them first; the machine's own /proc is kept in there. What that makes, pods must read.
 launch() {
-  local name=$1 argv i
+  local name=$1 argv i enter=() mask=077 proc=/proc
+  if [[ $name == containerd || $name == kubelet ]]; then
+    enter=(nsenter --target "$(pid_of node)" --mount --pid --) mask=022 proc=$STATE/node/proc
+  fi
   LAUNCHING=$name # whoever is interrupted must wait for its pid file, or it would escape
   mapfile -d '' -t argv <"$RUN/$name.args"
   rm -f -- "$RUN/$name.pid"
-  (cd -- "$STATE" && exec setsid bash -c "$BECOME" graphtoken-cluster "$RUN/$name.pid" "${argv[@]}") \
-    </dev/null >>"$LOG/$name.log" 2>&1 &
+  (
+    cd -- "$STATE" || exit
+    for fd in /proc/self/fd/*; do
+      fd=${fd##*/}
+      if ((fd > 2)); then eval "exec $fd>&-"; fi
+    done
+    exec setsid "${enter[@]}" bash -c "$BECOME" graphtoken-cluster "$mask" "$proc" "$RUN/$name.pid" "${argv[@]}"
+  ) </dev/null >>"$LOG/$name.log" 2>&1 &
   disown
   for ((i = 0; i < 500; i++)); do
     if [[ -e $RUN/$name.pid ]]; then
@@ -123,9 +134,15 @@ stop_component() {
   rm -f -- "$RUN/$1.pid"
 }
 
-# stop_all: everything with a pid file, etcd last so that the others can say goodbye to it.
+# stop_all: everything with a pid file: the node first, etcd last so that the others can say goodbye to it.
 stop_all() {
   local file names=() name
+  if [[ -e $RUN/node.pid || -e $STATE/node ]]; then
+    # It sources this file, where that was not done: checkers of scripts go round in circles.
+    # shellcheck source=/dev/null
+    source "$ROOT/hack/node/lib.sh"
+    stop_node
+  fi
   for file in "$RUN"/*.pid; do
     name=$(basename -- "$file" .pid)
     [[ ! -e $file || $name == etcd ]] || names+=("$name")
@@ -150,6 +167,12 @@ api() {
     "https://127.0.0.1:$(<"$RUN/port")$1"
 }
 
+# send METHOD PATH CONTENT-TYPE BODY: as admin.
+send() {
+  curl -sf --noproxy '*' --max-time 10 --cacert "$PKI/ca.crt" --cert "$PKI/admin.crt" --key "$PKI/admin.key" \
+    -X "$1" -H "Content-Type: $3" --data-binary "$4" "https://127.0.0.1:$(<"$RUN/port")$2" >/dev/null
+}
+
 # answers NAME: whether the component does its work, as far as can be asked.
 answers() {
   case $1 in
@@ -157,6 +180,8 @@ answers() {
       curl -sf --noproxy '*' --max-time 5 --cacert "$PKI/ca.crt" --cert "$PKI/admin.crt" --key "$PKI/admin.key" \
         "https://127.0.0.1:$(<"$RUN/etcd-port")/health" >/dev/null ;;
     kube-apiserver) api /readyz >/dev/null ;;
+    kubelet) curl -sf --noproxy '*' --max-time 5 "http://127.0.0.1:$(<"$RUN/kubelet-port")/healthz" >/dev/null ;;
+    containerd) nsenter --target "$(pid_of node)" --mount -- ctr --connect-timeout 2s version >/dev/null ;;
     *) pid_of "$1" >/dev/null ;;
   esac
 }
