@@ -86,7 +86,7 @@ async fn look(
     };
     let sketched = sketch(ctx, identity, object, &desired, memory);
     let before = sketched.status.clone();
-    let mut look = Look { ctx, desired, memory, published: false, fresh: None, held_up: false, ends: false };
+    let mut look = Look { ctx, desired, memory, published: false, fresh: None, repairs: false, ends: false };
     let (observed, plan) = match fill(ctx, &look.desired, look.memory, sketched.clone()).await {
         Ok(observed) => Box::pin(look.steps(observed)).await?,
         Err(error) => (sketched.clone(), unreadable(&error)),
@@ -160,9 +160,9 @@ struct Look<'a> {
     published: bool,
     /// The token that was published, if it had just been got.
     fresh: Option<InHand>,
-    /// Whether somebody else's exchange of the credential holds this one up.
-    held_up: bool,
-    /// Whether the status is to be written before anything else is done.
+    /// Whether what is written is a repair.
+    repairs: bool,
+    /// Whether this look ends: the status is to be written first, or somebody else's exchange of the credential is to end.
     ends: bool,
 }
 
@@ -175,11 +175,11 @@ impl Look<'_> {
         let mut steps = 0;
         loop {
             let plan = plan(&self.desired, &observed, self.ctx.now());
-            let too_many = steps >= MAX_STEPS || self.held_up || self.ends || self.memory.in_flight.is_some();
+            let too_many = steps >= MAX_STEPS || self.ends || self.memory.in_flight.is_some();
             match plan.act {
                 _ if too_many => return Ok((observed, plan)),
                 Act::Wait => return Ok((observed, plan)),
-                ref act if let Some(left) = self.repaired_just_now(act, &observed) => {
+                ref act if let Some(left) = self.repair_waits(act, &observed) => {
                     let at = self.ctx.now().saturating_add(left).ok();
                     return Ok((observed, Plan { act: Act::Wait, look_at: at, ..plan }));
                 }
@@ -197,9 +197,21 @@ impl Look<'_> {
         }
     }
 
-    /// How long a repair of the target waits, if that is what this is: neither a new token nor a new spec asks for it.
-    fn repaired_just_now(&self, act: &Act, observed: &Observed) -> Option<SignedDuration> {
-        let (written, at) = self.memory.target.as_ref().filter(|_| !self.published)?;
+    /// How long a repair of the target waits, if this is one and the last was just now.
+    fn repair_waits(&mut self, act: &Act, observed: &Observed) -> Option<SignedDuration> {
+        if !self.is_repair(act, observed) {
+            return None;
+        }
+        self.repairs = true;
+        let left = REPAIR_PAUSE.checked_sub(self.memory.repaired?.elapsed()).filter(|left| !left.is_zero());
+        left.and_then(|left| SignedDuration::try_from(left).ok())
+    }
+
+    /// Whether this writes the target again though neither a new token nor a new spec asks for it.
+    fn is_repair(&self, act: &Act, observed: &Observed) -> bool {
+        let Some((written, _)) = self.memory.target.as_ref().filter(|_| !self.published) else {
+            return false;
+        };
         let token = observed.credential().and_then(|c| c.record.token.as_ref()).map(|token| &token.facts);
         let newest = observed.in_hand.as_ref().or(token).map(|token| &token.attempt);
         let known = written.published.as_ref().map(|published| &published.facts.attempt);
@@ -211,8 +223,7 @@ impl Look<'_> {
             Act::Wait | Act::Probe => false,
         };
         let same_spec = observed.status.observed_generation == observed.identity.generation;
-        let left = REPAIR_PAUSE.checked_sub(at.elapsed()).filter(|left| !left.is_zero());
-        left.filter(|_| again && same_spec).and_then(|left| SignedDuration::try_from(left).ok())
+        again && same_spec
     }
 
     async fn again(&mut self, observed: Observed) -> Result<Observed, StoreError> {
@@ -245,7 +256,11 @@ impl Look<'_> {
             Ok(meta) => {
                 self.published = true;
                 let view = TargetView { meta, published: Some(content.published), intact: true };
-                self.memory.target = Some((view.clone(), tokio::time::Instant::now()));
+                let now = tokio::time::Instant::now();
+                self.memory.target = Some((view.clone(), now));
+                if self.repairs {
+                    self.memory.repaired = Some(now);
+                }
                 self.memory.checked = None;
                 self.fresh = self.memory.in_hand.take();
                 observed.in_hand = None;

@@ -49,6 +49,8 @@ pub struct Memory {
     pub credential: Option<Credential>,
     /// The target as last written, until the cache has caught up.
     pub target: Option<(TargetView, Instant)>,
+    /// When a target that was changed or deleted was last written again.
+    pub repaired: Option<Instant>,
     /// The resourceVersion of a target whose bytes were checked against what was written, and the verdict.
     pub checked: Option<(String, bool)>,
     /// The seed as last read: its UID, resourceVersion and what it was.

@@ -58,11 +58,17 @@ process_start() {
 
 # pid_of NAME: prints the component's pid while it lives and is ours.
 pid_of() {
-  local pid started
+  local pid started args i
   { read -r pid started <"$RUN/$1.pid"; } 2>/dev/null || return 1
   [[ $(process_start "$pid") == "$started" ]] || return 1
-  # Also by its command line: pids and start times begin anew when the machine does.
-  tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF -- "$STATE/" || return 1
+  # Also by its command line: pids and start times begin anew when the machine does. It is empty for the moment in which
+  # a process becomes another program.
+  for ((i = 0; i < 20; i++)); do
+    args=$(tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline") || return 1
+    if [[ -n $args ]]; then break; fi
+    sleep 0.02
+  done
+  [[ $args == *"$STATE/"* ]] || return 1
   printf '%s' "$pid"
 }
 

@@ -17,7 +17,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
 
 CLIENTS=graphtoken.test/clients:local
 # Beside Python. The first ones are what scripts in manifests use.
-PROGRAMS=(sh bash cat sleep env ls cp mv rm ln mkdir rmdir touch chmod date echo printf test '[' true false head tail wc tr cut sort
+PROGRAMS=(sh bash cat sleep env ls cp mv rm ln mkdir rmdir touch chmod date echo printf test '[' true false head tail wc tr cut paste sort
   uniq id stat sha256sum base64 dirname basename seq timeout mktemp readlink realpath tee od expr grep sed find curl rclone)
 # Of Python's own library: what a program that runs does not need.
 LEAVE=(--exclude=__pycache__ --exclude='*.pyc')

@@ -45,7 +45,7 @@ impl Look<'_> {
             Grant::RefreshToken { .. } | Grant::DeviceCode => {
                 let claim = self.ctx.exchanger.in_use.claim(&identity.namespace, &identity.name);
                 let Ok(claim) = tokio::time::timeout(self.patience() + COMMIT_PATIENCE, claim).await else {
-                    self.held_up = true;
+                    self.ends = true;
                     return Ok(self.storage_failed(observed, OTHERS_COMMIT.to_owned()));
                 };
                 Some(claim)

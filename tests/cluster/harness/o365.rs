@@ -16,7 +16,7 @@ use super::repository;
 use super::world::{World, text_of};
 
 /// The version that the requirements pin; the folder is named after it.
-const VENV: &str = "graphtoken-operator/venv-o365-2.1.10";
+const VENV: &str = "venv-o365-2.1.10";
 
 /// A Secret as a folder that is kept up to date, as the kubelet keeps it.
 pub struct Mount {
@@ -84,10 +84,16 @@ pub async fn check(folder: &Path, issuer: &Issuer, api_url: &str, arguments: &[&
         .unwrap_or_else(|_| panic!("no report: {text}{}", String::from_utf8_lossy(&output.stderr)))
 }
 
-fn python() -> PathBuf {
+/// A virtual environment of `hack/python/venv.sh`.
+pub fn virtual_environment(name: &str) -> PathBuf {
     let path = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = || path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache"))).unwrap_or_default();
-    let venv = path("GRAPHTOKEN_TEST_VENV").unwrap_or_else(|| cache().join(VENV));
+    let cache = path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache"))).unwrap_or_default();
+    cache.join("graphtoken-operator").join(name)
+}
+
+fn python() -> PathBuf {
+    let named = std::env::var_os("GRAPHTOKEN_TEST_VENV").filter(|value| !value.is_empty()).map(PathBuf::from);
+    let venv = named.unwrap_or_else(|| virtual_environment(VENV));
     let python = venv.join("bin/python");
     assert!(python.exists(), "no python-o365 in {}: `make test` installs it", venv.display());
     python

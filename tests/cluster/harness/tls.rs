@@ -14,6 +14,14 @@ pub struct Authority {
 impl Authority {
     /// Makes one, and a certificate for `127.0.0.1` that it issued.
     pub fn new() -> Self {
+        Self::for_names(&[], "127.0.0.1")
+    }
+
+    /// Makes one, and a certificate for these names and this address that it issued.
+    pub fn for_names(names: &[&str], address: &str) -> Self {
+        let mut names: Vec<_> = names.iter().map(|name| format!("DNS:{name}")).collect();
+        names.push(format!("IP:{address}"));
+        let names = names.join(",");
         let folder = tempfile::tempdir().unwrap();
         let make = |name: &str, args: &str| {
             let args = format!(
@@ -27,11 +35,11 @@ impl Authority {
             assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         };
         make("ca", "-subj /CN=authority -addext keyUsage=critical,keyCertSign");
-        make(
-            "server",
-            "-subj /CN=server -CA ca.crt -CAkey ca.key -addext subjectAltName=IP:127.0.0.1 \
-             -addext basicConstraints=critical,CA:FALSE",
+        let server = format!(
+            "-subj /CN=server -CA ca.crt -CAkey ca.key -addext subjectAltName={names} \
+             -addext basicConstraints=critical,CA:FALSE"
         );
+        make("server", &server);
         Self { folder }
     }
 
