@@ -86,7 +86,9 @@ configure_node() {
   containerd_settings
   kubelet_settings "${ports[@]}"
   echo "${ports[1]}" >"$RUN/kubelet-port"
-  ln -sfn -- "$(command -v containerd)" "$BIN/containerd"
+  # Not a link to itself: where node-up's line was evaluated, $BIN is the first place that is looked in.
+  rm -f -- "$BIN/containerd"
+  ln -s -- "$(realpath -- "$(type -P containerd)")" "$BIN/containerd"
   cp -- "$("$NODE_SCRIPTS/images.sh" pause --program)" "$NODE/pause"
 
   command_line kube-scheduler --kubeconfig="$NODE/kube-scheduler.kubeconfig" --leader-elect=false --secure-port=0

@@ -184,7 +184,8 @@ down_twice_is_fine() { make -sC "$ONE" node-down; }
 a_node_that_was_killed_comes_back() {
   make -sC "$ONE" node-up >"$T/up"
   kill -s KILL "$(cut -d' ' -f1 "$ONE/.cluster/run/node.pid")"
-  make -sC "$ONE" node-up >"$T/up" 2>"$T/up.said"
+  # As users do, with the cluster's programs first in their PATH.
+  in_one make -sC "$ONE" node-up >"$T/up" 2>"$T/up.said"
   has "$T/up.said" 'starting again from nothing'
   in_one kubectl wait --for=condition=Ready node/local --timeout=1s
   make -sC "$ONE" cluster-down
