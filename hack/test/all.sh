@@ -10,6 +10,7 @@ report=()
 running=
 began=0
 brought_up=
+skipped=
 
 finish() {
   local code=$?
@@ -17,7 +18,7 @@ finish() {
     make -s cluster-down || true
   fi
   if ((code != 0)) && [[ -n $running ]]; then
-    report+=("$(printf '%-14s FAILED %4d s' "$running" $((SECONDS - began)))")
+    report+=("$(printf '%-14s %-7s %3d s' "$running" FAILED $((SECONDS - began)))")
   fi
   printf '\n%s\n' "-- steps of make test"
   printf '%s\n' "${report[@]}"
@@ -37,8 +38,9 @@ step() {
   fi
   printf '\n== %s\n' "$running"
   began=$SECONDS
+  skipped=
   "$@"
-  report+=("$(printf '%-14s ok %8d s' "$running" $((SECONDS - began)))")
+  report+=("$(printf '%-14s %-7s %3d s' "$running" "${skipped:-ok}" $((SECONDS - began)))")
 }
 
 pure() { cargo check --locked --quiet --no-default-features --lib; }
@@ -58,6 +60,7 @@ venvs() {
 clients() {
   if [[ $(uname -s) != Linux || $(id -u) != 0 ]]; then
     echo "SKIPPED: the consumers of the token file: they need root on Linux"
+    skipped=skipped
     return 0
   fi
   cargo build --locked --quiet -p entra-simulator
@@ -84,6 +87,7 @@ node() {
   hack/node/up.sh --check || status=$?
   if ((status == 77)); then
     echo "SKIPPED: tests in pods, for the reason above"
+    skipped=skipped
     return 0
   fi
   tests/hack/node_test.sh
