@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::api::spec::{DataEntry, DeletionPolicy, Refresh, SecretKeyRef, Verify, Workload};
 use crate::api::{GoDuration, GraphTokenSpec};
 use crate::grant::GrantKind;
-use crate::render::RenderError;
+use crate::render::{RenderError, layout_digest};
 use crate::seed::hex;
 
 mod client;
@@ -115,6 +115,11 @@ pub struct DesiredTarget {
 }
 
 impl DesiredTarget {
+    /// Digest of which keys are written how.
+    pub fn layout(&self) -> String {
+        layout_digest(&self.data, self.include_refresh_token)
+    }
+
     /// Whether the access token can be read from what is written.
     fn tells_the_token(&self) -> bool {
         self.data.iter().any(|entry| entry.format.is_some())

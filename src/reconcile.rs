@@ -14,7 +14,6 @@ use crate::failure::Failure;
 use crate::observe::{credential_store, fill, sketch};
 use crate::observed::{Identity, Observed, Published, TargetState, TargetView, Unrenderable};
 use crate::plan::{Act, Exchange, Plan, Source, Why, plan};
-use crate::render::layout_digest;
 use crate::restart;
 use crate::rotation::InHand;
 use crate::state::{Key, Memory};
@@ -321,7 +320,7 @@ impl Look<'_> {
     fn rendered(&self, material: Material<'_>) -> Result<Content, Unrenderable> {
         Content::render(&self.desired, material).map_err(|error| Unrenderable {
             attempt: material.stored.facts.attempt.clone(),
-            layout: layout_digest(&self.desired.target),
+            layout: self.desired.target.layout(),
             message: error.to_string(),
         })
     }

@@ -9,7 +9,6 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::api::spec::{DataEntry, Format};
-use crate::desired::DesiredTarget;
 use crate::grant::Account;
 use crate::seed::hex;
 
@@ -116,11 +115,11 @@ pub fn content_digest(data: &BTreeMap<String, Vec<u8>>) -> String {
 
 /// Lowercase hex SHA-256 of which keys are written how: a change of it is worth rendering again. The entries' order
 /// does not count, as in a list-map.
-pub fn layout_digest(target: &DesiredTarget) -> String {
-    let mut entries: Vec<_> = target.data.iter().map(json).collect();
+pub fn layout_digest(entries: &[DataEntry], with_refresh_token: bool) -> String {
+    let mut entries: Vec<_> = entries.iter().map(json).collect();
     entries.sort_unstable();
-    let with_refresh_token = target.include_refresh_token.then_some(&b"refresh token"[..]);
-    digest(entries.iter().map(Vec::as_slice).chain(with_refresh_token))
+    let refresh_token = with_refresh_token.then_some(&b"refresh token"[..]);
+    digest(entries.iter().map(Vec::as_slice).chain(refresh_token))
 }
 
 /// Lengths go in front, so that no two lists look alike.

@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::desired::Desired;
 use crate::observed::Observed;
 use crate::plan::plus;
-use crate::state::Memory;
+use crate::state::{Memory, Restart};
 use crate::store::StoreError;
 
 mod decide;
@@ -29,15 +29,6 @@ const MAX_CONFLICTS: usize = 3;
 const RETRY: SignedDuration = SignedDuration::from_secs(5);
 /// The next try after it refused: somebody has to grant the right first.
 const REFUSED_RETRY: SignedDuration = SignedDuration::from_mins(5);
-
-/// What was done about a workload for one content of the target.
-#[derive(Debug, Clone)]
-pub struct Handled {
-    /// The content.
-    content: String,
-    /// When it is to be looked at again all the same.
-    again: Option<Timestamp>,
-}
 
 /// What came of one look at a workload.
 enum Outcome {
@@ -87,7 +78,7 @@ pub async fn see_to(
             }
         };
         say(ctx, desired, observed, memory, workload, &outcome).await;
-        let handled = Handled { content: change.content.to_owned(), again };
+        let handled = Restart { content: change.content.to_owned(), again };
         memory.restarts.insert(workload.clone(), handled);
     }
     memory.restarts.values().filter_map(|handled| handled.again).min()

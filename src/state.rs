@@ -16,7 +16,6 @@ use crate::api::spec::Workload;
 use crate::grant::device_code::SLOW_DOWN;
 use crate::observed::{Credential, Meta, SeedState, TargetView, Unrenderable};
 use crate::proof::Held;
-use crate::restart::Handled;
 use crate::rotation::{InFlight, InHand};
 use crate::store::meta;
 
@@ -73,9 +72,18 @@ pub struct Memory {
     /// An exchange that is not settled yet.
     pub in_flight: Option<InFlight>,
     /// What was done about the workloads that are restarted when the target changed.
-    pub restarts: HashMap<Workload, Handled>,
+    pub restarts: HashMap<Workload, Restart>,
     /// What was said in an event that no condition speaks of, so that it is said once.
     pub said: BTreeSet<String>,
+}
+
+/// What was done about a workload for one content of the target.
+#[derive(Debug)]
+pub struct Restart {
+    /// Digest of the content.
+    pub content: String,
+    /// When the workload is to be looked at again all the same.
+    pub again: Option<Timestamp>,
 }
 
 /// The login Secret as it was read.

@@ -16,7 +16,7 @@ use crate::desired::{Desired, Grant};
 use crate::exchange::is_guid;
 use crate::grant::Account;
 use crate::observed::{Meta, Observed, Published, StoredToken, TargetState, TargetView, target};
-use crate::render::{RenderError, TokenView, content_digest, layout_digest, render};
+use crate::render::{RenderError, TokenView, content_digest, render};
 use crate::store::{StoreError, meta};
 use crate::target_shape::{extras, metadata_holds, target_annotations, target_labels};
 
@@ -63,7 +63,7 @@ impl Content {
         let data = render(&desired.target.data, &view)?;
         let published = Published {
             facts: facts.clone(),
-            layout: layout_digest(&desired.target),
+            layout: desired.target.layout(),
             content: content_digest(&data),
             extras: extras(&desired.target),
             first: false,
@@ -217,7 +217,7 @@ fn owner(desired: &Desired, observed: &Observed) -> Option<OwnerReference> {
 
 /// Whether an apply must take fields away that an earlier write of ours put there.
 fn drops_fields(desired: &Desired, observed: &Observed, view: &TargetView) -> bool {
-    let layout = layout_digest(&desired.target);
+    let layout = desired.target.layout();
     view.published.as_ref().is_none_or(|published| published.layout != layout)
         || !metadata_holds(desired, observed, &view.meta)
 }

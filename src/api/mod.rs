@@ -6,6 +6,7 @@ pub mod duration;
 pub mod names;
 pub mod spec;
 pub mod status;
+pub mod target;
 pub mod time;
 
 #[cfg(feature = "operator")]

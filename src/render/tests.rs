@@ -4,7 +4,6 @@ use insta::assert_json_snapshot;
 use rstest::rstest;
 
 use super::*;
-use crate::api::spec::DeletionPolicy;
 
 const OID: &str = "AAAAAAAA-0000-0000-0000-00000000000a";
 const TENANT: &str = "BBBBBBBB-0000-0000-0000-00000000000b";
@@ -73,18 +72,6 @@ fn from_template(key: &str, template: &str) -> DataEntry {
 
 fn rendered(format: Format, token: &TokenView<'_>) -> Vec<u8> {
     render(&[entry("f", format)], token).unwrap().remove("f").unwrap()
-}
-
-fn layout(data: &[DataEntry], include_refresh_token: bool) -> String {
-    layout_digest(&DesiredTarget {
-        secret_name: String::new(),
-        deletion_policy: DeletionPolicy::default(),
-        data: data.to_vec(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        include_refresh_token,
-        restart: Vec::new(),
-    })
 }
 
 #[test]
@@ -290,8 +277,8 @@ fn the_content_digest_changes_with_any_of_the_content(#[case] other: &[(&str, &s
 #[test]
 fn the_layout_digest_tells_keys_and_formats_but_not_their_order() {
     let (token, file) = (entry("a", Format::AccessToken), entry("b", Format::O365));
-    let digest = layout(&[token.clone(), file.clone()], false);
-    assert_eq!(layout(&[file.clone(), token.clone()], false), digest);
+    let digest = layout_digest(&[token.clone(), file.clone()], false);
+    assert_eq!(layout_digest(&[file.clone(), token.clone()], false), digest);
     let others = [
         vec![token.clone()],
         vec![token.clone(), entry("b", Format::AccessToken)],
@@ -300,10 +287,10 @@ fn the_layout_digest_tells_keys_and_formats_but_not_their_order() {
         vec![],
     ];
     for other in others {
-        assert_ne!(layout(&other, false), digest);
+        assert_ne!(layout_digest(&other, false), digest);
     }
-    assert_ne!(layout(&[token.clone(), file], true), digest);
-    let template = |text| layout(&[token.clone(), from_template("b", text)], false);
+    assert_ne!(layout_digest(&[token.clone(), file], true), digest);
+    let template = |text| layout_digest(&[token.clone(), from_template("b", text)], false);
     assert_ne!(template("{{ scopes }}"), template("{{ tenant }}"));
 }
 

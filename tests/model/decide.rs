@@ -14,7 +14,6 @@ use graphtoken::observed::{
     ProofState, Published, Record, SeedState, StoredToken, TargetState, TargetView, TokenFacts, labels,
 };
 use graphtoken::plan::{self, Act, PENDING_STANDS, plan};
-use graphtoken::render::layout_digest;
 use graphtoken::target_shape::target_annotations;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
@@ -136,7 +135,7 @@ impl Minds {
 
     /// A target that serves just this token: publishing is no part of the model.
     fn target(&self, facts: TokenFacts, identity: &Identity) -> TargetState {
-        let layout = layout_digest(&self.desired.target);
+        let layout = self.desired.target.layout();
         let published =
             Published { facts, layout, content: String::new(), extras: String::new(), first: false };
         let meta = Meta {

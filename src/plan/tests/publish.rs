@@ -6,7 +6,6 @@ use crate::api::Reason;
 use crate::api::names::{ANNOTATION_EXPIRES_AT, ANNOTATION_TOKEN, ANNOTATION_UID};
 use crate::observed::{Meta, TargetState, Unrenderable, target};
 use crate::plan::{Act, Source, Why};
-use crate::render::layout_digest;
 use crate::target_shape::target_annotations;
 
 // === Damages of the target that leave its bytes alone ===
@@ -305,7 +304,7 @@ fn a_token_that_cannot_be_rendered_waits_for_another_or_for_another_spec() {
         w.observed.target = TargetState::Absent;
         w.observed.unrenderable = Some(Unrenderable {
             attempt: w.observed.credential().unwrap().record.token.clone().unwrap().facts.attempt,
-            layout: layout_digest(&w.desired().target),
+            layout: w.desired().target.layout(),
             message: "it is too large".into(),
         });
     };

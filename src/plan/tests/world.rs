@@ -15,7 +15,6 @@ use crate::observed::{
 };
 use crate::plan::probe::{noted, trial};
 use crate::plan::{Act, Exchange, Plan, Source, Why, plan};
-use crate::render::layout_digest;
 use crate::target_shape::{extras, target_annotations, target_labels};
 use crate::verdict::Verdict;
 
@@ -197,7 +196,7 @@ impl World {
         let target_spec = self.desired().target;
         let published = Published {
             facts,
-            layout: layout_digest(&target_spec),
+            layout: target_spec.layout(),
             content: "digest".into(),
             extras: extras(&target_spec),
             first: false,
