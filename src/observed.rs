@@ -72,6 +72,9 @@ pub struct Published {
     /// Whether it is the first token that was ever written there: nobody can have read another.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub first: bool,
+    /// Since when the target holds this content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// The target Secret.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use kube::api::ObjectMeta;
 use kube::runtime::controller::Action;
 
@@ -99,9 +99,8 @@ async fn look(
     say(ctx, &desired, &observed, memory).await;
     save(ctx, identity, memory, &before, status).await?;
     let restart_at = restart::see_to(ctx, &desired, &observed, memory).await;
-    let look_at = [plan.look_at, restart_at].into_iter().flatten().min();
-    let plan = Plan { look_at, ..plan };
-    Ok(if retry { Action::requeue(COMMIT_PATIENCE) } else { next_look(ctx, &plan) })
+    let next = [retry.then_some(COMMIT_PATIENCE), next_look(ctx, &plan), restart_at.map(|at| until(ctx, at))];
+    Ok(next.into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
 }
 
 /// Once the new target serves pods, the one that `spec.target.secretName` named before would only grow stale. Returns its
@@ -115,19 +114,21 @@ async fn retire_former_target(ctx: &Context, desired: &Desired, observed: &Obser
     Some(name.clone())
 }
 
-fn next_look(ctx: &Context, plan: &Plan) -> Action {
+/// How long the next look may wait; `None`: until something changes.
+fn next_look(ctx: &Context, plan: &Plan) -> Option<Duration> {
     match (&plan.act, plan.look_at, &plan.problem) {
-        (Act::Wait, Some(at), _) => {
-            let wait = at.duration_since(ctx.now());
-            // A look before its time would be one for nothing.
-            Action::requeue(Duration::try_from(wait).unwrap_or_default() + TIMER)
-        }
+        (Act::Wait, Some(at), _) => Some(until(ctx, at)),
         (Act::Wait, None, Some(problem)) if problem.reason == Reason::StorageUnavailable => {
-            Action::requeue(COMMIT_PATIENCE)
+            Some(COMMIT_PATIENCE)
         }
-        (Act::Wait, None, _) => Action::await_change(),
-        _ => Action::requeue(SOON),
+        (Act::Wait, None, _) => None,
+        _ => Some(SOON),
     }
+}
+
+/// A look before its time would be one for nothing.
+fn until(ctx: &Context, at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(ctx.now())).unwrap_or_default() + TIMER
 }
 
 /// Writes the status if it differs, and says in events what changed.
@@ -241,7 +242,7 @@ impl Look<'_> {
         let content = match self.content(&observed).await? {
             None => return self.again(observed).await,
             Some(Ok(mut content)) => {
-                content.published.first = observed.target().is_none() && observed.status.refresh_count <= 1;
+                content.published = self.dated(content.published, &observed);
                 content
             }
             Some(Err(unrenderable)) => {
@@ -315,6 +316,19 @@ impl Look<'_> {
                 account: credential.record.account.as_ref(),
             })
         }))
+    }
+
+    /// Since when the target holds this content, and whether it ever held another.
+    fn dated(&self, published: Published, observed: &Observed) -> Published {
+        let before = observed.target().and_then(|view| view.published.as_ref());
+        match before.filter(|before| before.content == published.content) {
+            Some(same) => Published { first: same.first, since: same.since, ..published },
+            None => Published {
+                first: observed.target().is_none() && observed.status.refresh_count <= 1,
+                since: Some(self.ctx.now()),
+                ..published
+            },
+        }
     }
 
     fn rendered(&self, material: Material<'_>) -> Result<Content, Unrenderable> {

@@ -59,7 +59,7 @@ pub async fn see_to(
     let change = Change {
         target: &desired.target.secret_name,
         content: &published.content,
-        issued_at: published.facts.issued_at,
+        since: published.since.unwrap_or(published.facts.issued_at),
         is_first: published.first,
     };
     for workload in workloads {

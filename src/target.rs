@@ -67,6 +67,7 @@ impl Content {
             content: content_digest(&data),
             extras: extras(&desired.target),
             first: false,
+            since: None,
         };
         Ok(Self { published, data })
     }

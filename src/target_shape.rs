@@ -24,15 +24,19 @@ pub fn target_annotations(
     uid: &str,
     published: &Published,
 ) -> BTreeMap<String, String> {
-    let record = serde_json::to_string(published).unwrap_or_default();
     let mut all = desired.annotations.clone();
-    all.extend([
+    all.extend(own_annotations(uid, published));
+    all
+}
+
+fn own_annotations(uid: &str, published: &Published) -> [(String, String); 4] {
+    let record = serde_json::to_string(published).unwrap_or_default();
+    [
         (ANNOTATION_UID.to_owned(), uid.to_owned()),
         (ANNOTATION_EXPIRES_AT.to_owned(), Time::from(published.facts.expires_at).to_string()),
         (ANNOTATION_REFRESHED_AT.to_owned(), Time::from(published.facts.issued_at).to_string()),
         (ANNOTATION_TOKEN.to_owned(), record),
-    ]);
-    all
+    ]
 }
 
 /// Digest of the labels and annotations that the spec asks for; empty: none. What was asked for before and is not any more is
@@ -52,7 +56,8 @@ pub fn extras(desired: &DesiredTarget) -> String {
     hex(&hash.finalize()[..8])
 }
 
-/// Whether a target still has the labels, annotations and owner that it was written with. What others add is theirs.
+/// Whether a target still has the labels, annotations and owner that it was written with. What others add is theirs. Of
+/// annotations only the operator's own are cached: which others were asked for, its note tells.
 pub fn metadata_holds(desired: &Desired, observed: &Observed, meta: &Meta) -> bool {
     let identity = &observed.identity;
     let target = &desired.target;
@@ -60,7 +65,7 @@ pub fn metadata_holds(desired: &Desired, observed: &Observed, meta: &Meta) -> bo
         target_labels(target, observed).iter().all(|(key, value)| meta.labels.get(key) == Some(value));
     let annotated = observed.target().and_then(|view| view.published.as_ref()).is_some_and(|published| {
         published.extras == extras(target)
-            && target_annotations(target, &identity.uid, published)
+            && own_annotations(&identity.uid, published)
                 .iter()
                 .all(|(key, value)| meta.annotations.get(key) == Some(value))
     });

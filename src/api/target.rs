@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// A label's or an annotation's key, as Kubernetes has it: an optional DNS name and a slash, then at most 63 characters.
 #[cfg(feature = "operator")]
-const QUALIFIED_KEYS: &str = "self.all(k, k.size() <= 317 && k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))";
+const QUALIFIED_KEYS: &str = "self.all(k, k.size() <= 317 && k.matches('^([a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$'))";
 #[cfg(feature = "operator")]
 const QUALIFIED_KEYS_MESSAGE: &str =
     "a key is a name of at most 63 characters, with a DNS name and a slash in front if you like";

@@ -12,6 +12,10 @@ use crate::render::{RenderError, TokenView, render, template};
 
 /// A token of Entra has some two kilobytes. What would not fit with such a one is refused before one is got.
 const TYPICAL_TOKEN: usize = 2048;
+/// More scopes are granted than were asked for, where all that was consented to comes back.
+const MANY_SCOPES: usize = 64;
+/// The API server takes 256 KiB of annotations; the operator's own are among them.
+const MAX_ANNOTATIONS: usize = 200 * 1024;
 /// Of a label's or an annotation's key: a DNS name, a slash, a name (Kubernetes, "Labels and Selectors").
 const MAX_PREFIX: usize = 253;
 const MAX_NAME: usize = 63;
@@ -44,6 +48,11 @@ pub(super) fn target(
         return Err(SpecError::TargetMetadata { field: "labels", key: key.clone(), problem });
     }
     free("annotations", &desired.annotations)?;
+    let bytes = desired.annotations.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+    if let Some(key) = desired.annotations.keys().next().filter(|_| bytes > MAX_ANNOTATIONS) {
+        let problem = "and the others are more than 200 KiB together, which the API server would not take";
+        return Err(SpecError::TargetMetadata { field: "annotations", key: key.clone(), problem });
+    }
     data(&desired, client, scopes)?;
     Ok(desired)
 }
@@ -104,13 +113,15 @@ fn rendered_with_a_typical_token(
     let object_id = "00000000-0000-0000-0000-000000000000".to_owned();
     let account = Account { object_id, tenant_id: None, guest_in: None, username: None };
     let access_token = "x".repeat(TYPICAL_TOKEN).into();
+    let more = (scopes.len()..MANY_SCOPES).map(|n| format!("{}/Scope.{n}", client.scope_prefix));
+    let scopes: Vec<String> = scopes.iter().cloned().chain(more).collect();
     let token = TokenView {
         access_token: &access_token,
         refresh_token: desired.include_refresh_token.then_some(&access_token),
         token_type: "Bearer",
         issued_at: Timestamp::UNIX_EPOCH,
         expires_at: Timestamp::UNIX_EPOCH,
-        granted_scopes: scopes,
+        granted_scopes: &scopes,
         client_id: &client.client_id,
         tenant_id: &client.tenant,
         account: Some(&account),
@@ -161,7 +172,10 @@ fn is_name(name: &str, most: usize) -> bool {
 }
 
 fn is_dns_name(name: &str) -> bool {
-    is_name(name, MAX_PREFIX) && !name.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    let is_label = |label: &str| {
+        is_name(label, MAX_PREFIX) && !label.bytes().any(|byte| byte.is_ascii_uppercase() || byte == b'_')
+    };
+    name.len() <= MAX_PREFIX && name.split('.').all(is_label)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! Templates of the target, in Jinja's syntax. [`check`] reads the whole syntax tree before an exchange: whatever passes it can
-//! be rendered with any token, whichever branches are taken, so that no token is got in vain. What it lets through is a
+//! be rendered whatever the token and whichever branches are taken, so that no token is got in vain. What it lets through is a
 //! small language on purpose: no assignment, no arithmetic, no calls, and loops over the scopes alone.
 
 use std::fmt;
@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use minijinja::machinery::ast::{self, Expr, Stmt};
-use minijinja::machinery::{Span, parse};
+use minijinja::machinery::{Span, Token, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Enumerator, Object, ObjectRepr, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, context};
@@ -25,6 +25,11 @@ const VARIABLES: [&str; 8] =
 const LOOP_ATTRIBUTES: [&str; 5] = ["first", "last", "index", "index0", "length"];
 /// Instructions of the template engine: some thousand turns of a loop, more than any file needs.
 const FUEL: u64 = 20_000;
+/// Between `{{` and `}}`, or `{%` and `%}`. The engine bounds how deep parentheses and blocks nest, and not the depth of `- - -1`,
+/// `a|b|c`, `a or b or c` and the like: without a bound of ours a template could exhaust the stack.
+const MAX_TOKENS: usize = 100;
+/// Of one template: each is nested in the one before.
+const MAX_ELIFS: usize = 32;
 /// What is quoted of a template in an error.
 const MAX_QUOTE: usize = 64;
 
@@ -75,8 +80,31 @@ fn quoted(text: &str) -> String {
 
 /// Whether a template can be rendered whatever the token.
 pub fn check(source: &str) -> Result<(), TemplateError> {
+    bound_depth(source)?;
     let tree = parse(source, "template", syntax()).map_err(|error| TemplateError::of(&error))?;
-    Checker { loops: Vec::new() }.statements(std::slice::from_ref(&tree))
+    Checker { names: Vec::new(), loops: 0 }.statements(std::slice::from_ref(&tree))
+}
+
+fn bound_depth(source: &str) -> Result<(), TemplateError> {
+    let (mut within, mut elifs) = (0, 0);
+    for token in tokenize(source, false, syntax()) {
+        let (token, span) = token.map_err(|error| TemplateError::of(&error))?;
+        match token {
+            Token::VariableStart | Token::BlockStart | Token::TemplateData(_) => within = 0,
+            Token::Ident("elif") if within == 0 => elifs += 1,
+            _ => within += 1,
+        }
+        if within > MAX_TOKENS {
+            return Err(TemplateError::at(
+                span,
+                "this is too long for one tag; write less between the braces".to_owned(),
+            ));
+        }
+        if elifs > MAX_ELIFS {
+            return Err(TemplateError::at(span, format!("there are more than {MAX_ELIFS} elif")));
+        }
+    }
+    Ok(())
 }
 
 /// The bytes of a checked template; `None`: there are more than `limit`.
@@ -161,10 +189,12 @@ impl Write for Bounded {
     }
 }
 
-/// Walks a syntax tree. The engine's parser bounds its depth.
+/// Walks a syntax tree, whose depth is bounded.
 struct Checker<'a> {
-    /// Names of the loops around.
-    loops: Vec<&'a str>,
+    /// What the loops around call their items.
+    names: Vec<&'a str>,
+    /// In the bodies of how many loops.
+    loops: usize,
 }
 
 impl<'a> Checker<'a> {
@@ -200,7 +230,7 @@ impl<'a> Checker<'a> {
 
     fn for_loop(&mut self, each: &ast::ForLoop<'a>, span: Span) -> Result<(), TemplateError> {
         let over_scopes =
-            matches!(&each.iter, Expr::Var(var) if var.id == "scopes" && !self.loops.contains(&var.id));
+            matches!(&each.iter, Expr::Var(var) if var.id == "scopes" && !self.names.contains(&var.id));
         let Expr::Var(target) = &each.target else {
             return Err(TemplateError::at(span, "for takes one name: for scope in scopes".to_owned()));
         };
@@ -210,10 +240,13 @@ impl<'a> Checker<'a> {
                 "for goes over scopes, and nothing else".to_owned(),
             ));
         }
-        self.loops.push(target.id);
+        self.names.push(target.id);
+        // It is asked before there is a loop: `loop` in it is that of a loop around.
         each.filter_expr.iter().try_for_each(|filter| self.expression(filter))?;
+        self.loops += 1;
         self.statements(&each.body)?;
-        self.loops.pop();
+        self.loops -= 1;
+        self.names.pop();
         self.statements(&each.else_body)
     }
 
@@ -255,17 +288,23 @@ impl<'a> Checker<'a> {
     }
 
     fn knows(&self, name: &str) -> bool {
-        VARIABLES.contains(&name) || self.loops.contains(&name)
+        VARIABLES.contains(&name) || self.names.contains(&name)
     }
 
     fn is_loop_attribute(&self, get: &ast::GetAttr<'a>) -> bool {
         let of_loop = matches!(&get.expr, Expr::Var(var) if var.id == "loop");
-        of_loop && !self.loops.is_empty() && LOOP_ATTRIBUTES.contains(&get.name)
+        of_loop && self.loops > 0 && LOOP_ATTRIBUTES.contains(&get.name)
     }
 
     fn filter(&self, filter: &ast::Filter<'a>, span: Span) -> Result<(), TemplateError> {
         match &filter.expr {
-            Some(of) if filter.name == "json" && filter.args.is_empty() => self.expression(of),
+            // JSON of JSON doubles its escapes with each turn.
+            Some(of @ (Expr::Var(_) | Expr::Const(_))) if filter.name == "json" && filter.args.is_empty() => {
+                self.expression(of)
+            }
+            Some(_) if filter.name == "json" && filter.args.is_empty() => {
+                Err(TemplateError::at(span, "json takes a name or a text, and nothing else".to_owned()))
+            }
             _ => Err(TemplateError::at(
                 span,
                 format!("unknown filter {}; there is json, without arguments", quoted(filter.name)),
@@ -296,7 +335,7 @@ impl<'a> Checker<'a> {
     /// What is asked for with `in`: of a number it could not be told.
     fn in_scopes(&self, right: &Expr<'a>) -> Result<(), TemplateError> {
         match right {
-            Expr::Var(var) if var.id == "scopes" && !self.loops.contains(&var.id) => Ok(()),
+            Expr::Var(var) if var.id == "scopes" && !self.names.contains(&var.id) => Ok(()),
             other => {
                 Err(TemplateError::at(other.span(), "in looks into scopes, and nothing else".to_owned()))
             }

@@ -12,8 +12,8 @@ use crate::plan::{is_ahead, plus};
 
 /// A workload is rolled out no more often than this, however often the token changes.
 pub const MIN_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
-/// A workload that was created so long after the token was asked for has read no other: it was written by then.
-const WRITTEN_BY_THEN: SignedDuration = SignedDuration::from_secs(30);
+/// A workload that was created so long after the content was written has read no other: caches have caught up by then.
+const READ_BY_THEN: SignedDuration = SignedDuration::from_secs(30);
 /// So much of the content's digest tells one content from another.
 const DIGEST: usize = 16;
 
@@ -23,8 +23,8 @@ pub(super) struct Change<'a> {
     pub(super) target: &'a str,
     /// Digest of what it holds now.
     pub(super) content: &'a str,
-    /// When the token in it was asked for.
-    pub(super) issued_at: Timestamp,
+    /// Since when.
+    pub(super) since: Timestamp,
     /// Whether it is the first token of the `GraphToken`: nobody can have read another.
     pub(super) is_first: bool,
 }
@@ -110,9 +110,7 @@ pub(super) fn decide(seen: &Seen, change: &Change<'_>, now: Timestamp) -> Verdic
             Verdict::Later(plus(mark.at, MIN_INTERVAL))
         }
         None if change.is_first => Verdict::Done,
-        None if seen.created_at.is_some_and(|at| at >= plus(change.issued_at, WRITTEN_BY_THEN)) => {
-            Verdict::Done
-        }
+        None if seen.created_at.is_some_and(|at| at >= plus(change.since, READ_BY_THEN)) => Verdict::Done,
         Some(_) | None => Verdict::Roll,
     }
 }

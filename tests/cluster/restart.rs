@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use entra_simulator::{CLIENT_ID, Config, Simulator};
-use k8s_openapi::api::core::v1::Event;
+use k8s_openapi::api::core::v1::{Event, Secret};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::wait::await_condition;
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::harness::operator::Metrics;
 use crate::harness::{Gt, Issuer, Options, World, delegated};
 
 const KEY: &str = "restart.graphtoken.io/mail";
@@ -167,6 +168,44 @@ async fn who_does_not_reference_the_target_is_refused_and_who_is_missing_is_told
         create(world, &reader("StatefulSet", "missing", "mail")).await;
         refresh(world, "three", 4).await;
         until_rolled(world, "StatefulSet", "missing", None).await;
+    })
+    .await;
+}
+
+/// Other labels are no other content: not even an operator that has just started rolls anybody for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_got_other_labels_restarts_nobody() {
+    World::run("relabelled", async |world| {
+        create(world, &reader("Deployment", "reader", "mail")).await;
+        let restart = json!([{"kind": "Deployment", "name": "reader"}]);
+        let entra = world.entra(Config::default()).await;
+        let operator = world.operator(Options::default()).await;
+        world.seed("seed", &entra.mint().unwrap()).await;
+        let mut mail = delegated("mail", &Issuer::entra(&entra, CLIENT_ID), "seed");
+        mail["spec"]["target"] = json!({"restart": restart});
+        world.create(&mail).await;
+        world.until("mail", "Ready", Gt::ready).await;
+        let patch = json!({"spec": {"target": {"labels": {"team": "etl"}}}});
+        world.graphtokens().patch("mail", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+        let labelled = |secret: Option<&Secret>| {
+            secret
+                .and_then(|secret| secret.metadata.labels.as_ref())
+                .is_some_and(|labels| labels.contains_key("team"))
+        };
+        await_condition(world.secrets(), "mail", labelled).await.unwrap();
+        world.stop(&operator).await;
+
+        let operator = world.operator(Options::default()).await;
+        let looked = |metrics: &Metrics| {
+            metrics.sum("graphtoken_kube_requests_total", &[("resource", "deployments"), ("verb", "get")]) > 0
+        };
+        let deadline = Instant::now() + PATIENCE;
+        while !operator.metrics().await.is_some_and(|metrics| looked(&metrics)) {
+            assert!(Instant::now() < deadline, "the workload is not looked at");
+            sleep(Duration::from_millis(100)).await;
+        }
+        world.stop(&operator).await;
+        assert_eq!(seen(world, "Deployment", "reader").await, (1, None));
     })
     .await;
 }

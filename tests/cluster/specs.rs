@@ -205,6 +205,8 @@ fn bad() -> Vec<(Value, &'static str)> {
         (with(&metadata("annotations", "kubernetes.io/x", "x")), "reserved"),
         (with(&metadata("labels", "-team", "x")), "a key is a name"),
         (with(&metadata("annotations", "Example.com/x", "x")), "a key is a name"),
+        (with(&metadata("annotations", "a..b/x", "x")), "a key is a name"),
+        (with(&metadata("labels", "a-.b/x", "x")), "a key is a name"),
         (with(&metadata("labels", &"n".repeat(64), "x")), "a key is a name"),
         (with(&metadata("labels", "team", "a b")), "labels"),
         (with(&[("target", json!({"restart": [{"kind": "Job", "name": "a"}]}))]), "restart"),

@@ -136,8 +136,14 @@ impl Minds {
     /// A target that serves just this token: publishing is no part of the model.
     fn target(&self, facts: TokenFacts, identity: &Identity) -> TargetState {
         let layout = self.desired.target.layout();
-        let published =
-            Published { facts, layout, content: String::new(), extras: String::new(), first: false };
+        let published = Published {
+            facts,
+            layout,
+            content: String::new(),
+            extras: String::new(),
+            first: false,
+            since: None,
+        };
         let meta = Meta {
             labels: labels(&identity.name, &BTreeMap::new()),
             annotations: target_annotations(&self.desired.target, &identity.uid, &published),

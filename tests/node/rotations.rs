@@ -13,7 +13,7 @@ use crate::harness::Gt;
 use crate::stage::{MOUNTED, PATIENCE, Stage, on_stage, python, report};
 
 /// Pods see a new token within a few seconds here, and get it with half of its life left.
-const LIFE: Duration = Duration::from_secs(20);
+const LIFE: Duration = Duration::from_secs(30);
 const ROTATIONS: usize = 5;
 /// A target that was deleted is back within this.
 const BACK: Duration = Duration::from_secs(2);

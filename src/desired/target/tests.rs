@@ -55,6 +55,8 @@ fn reserved_keys_are_refused(#[case] key: &str, #[values("labels", "annotations"
 #[case::no_name("example.com/")]
 #[case::no_prefix("/a")]
 #[case::two_slashes("a/b/c")]
+#[case::empty_label("a..b/x")]
+#[case::edge_of_a_label("a-.b/x")]
 #[case::space("a b")]
 fn keys_that_kubernetes_would_refuse_are_refused(
     #[case] key: &str,
@@ -72,6 +74,17 @@ fn keys_that_kubernetes_would_refuse_are_refused(
 fn a_value_that_is_no_labels_is_refused(#[case] value: &str) {
     assert!(refused(&json!({"labels": {"team": value}})).contains("labels: team has a value"));
     assert!(parse(&json!({"annotations": {"team": value}}), false).is_ok());
+}
+
+#[test]
+fn more_annotations_than_the_api_server_takes_are_refused() {
+    let of = |bytes: usize| {
+        let annotations: serde_json::Map<_, _> =
+            (0..32).map(|n| (format!("a{n:02}"), json!("€".repeat(bytes / 96)))).collect();
+        json!({"annotations": annotations})
+    };
+    assert!(parse(&of(200_000), false).is_ok());
+    assert!(refused(&of(210_000)).contains("more than 200 KiB"));
 }
 
 #[rstest]

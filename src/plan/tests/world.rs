@@ -48,6 +48,12 @@ pub(crate) fn exchange(why: Why, source: Source) -> Act {
     Act::Exchange(Exchange { why, source })
 }
 
+/// Annotations as the cache of Secrets keeps them.
+fn cached(mut annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    annotations.retain(|key, _| key.starts_with("graphtoken.io/"));
+    annotations
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct World {
     pub spec: Value,
@@ -200,13 +206,14 @@ impl World {
             content: "digest".into(),
             extras: extras(&target_spec),
             first: false,
+            since: None,
         };
         let owned = target_spec.deletion_policy == DeletionPolicy::Delete;
         let meta = Meta {
             uid: "target-uid".into(),
             resource_version: "7".into(),
             labels: target_labels(&target_spec, &self.observed),
-            annotations: target_annotations(&target_spec, UID, &published),
+            annotations: cached(target_annotations(&target_spec, UID, &published)),
             owners: if owned { vec![UID.to_owned()] } else { Vec::new() },
             deleting: false,
         };

@@ -88,6 +88,7 @@ fn an_app_has_an_empty_account() {
 #[case::loop_outside("{{ loop.last }}", 1, Some(4), "has no place here")]
 #[case::filter("{{ access_token | upper }}", 1, Some(4), "unknown filter upper; there is json")]
 #[case::filter_with_arguments("{{ scopes | json(2) }}", 1, Some(4), "unknown filter json")]
+#[case::json_of_json("{{ tenant|json|json }}", 1, Some(4), "json takes a name or a text")]
 #[case::attribute("{{ access_token.secret }}", 1, Some(4), "has no place here")]
 #[case::item("{{ scopes[0] }}", 1, Some(4), "has no place here")]
 #[case::call("{{ range(9) }}", 1, Some(4), "a call like this has no place here")]
@@ -102,6 +103,12 @@ fn an_app_has_an_empty_account() {
 #[case::with("{% with a = tenant %}{% endwith %}", 1, Some(4), "with has no place here")]
 #[case::block_filter("{% filter json %}{% endfilter %}", 1, Some(4), "filter has no place here")]
 #[case::autoescape("{% autoescape true %}{% endautoescape %}", 1, Some(4), "autoescape has no place here")]
+#[case::loop_in_its_own_filter(
+    "{% for s in scopes if loop.first %}{% endfor %}",
+    1,
+    Some(23),
+    "has no place here"
+)]
 #[case::for_over_a_text("{% for c in access_token %}{% endfor %}", 1, Some(13), "for goes over scopes")]
 #[case::for_over_what_hides_scopes(
     "{% for scopes in scopes %}{% for s in scopes %}{% endfor %}{% endfor %}",
@@ -124,6 +131,37 @@ fn what_a_template_may_not_say_is_refused_with_its_place(
     let error = check(source).unwrap_err();
     assert_eq!((error.line, error.column), (Some(line), column), "{error}");
     assert!(error.problem.contains(problem), "{error}");
+}
+
+/// On a stack as small as the operator's threads have.
+#[rstest]
+#[case::minus("{{ ", "-", "1 }}")]
+#[case::not("{{ ", "not ", "1 }}")]
+#[case::json("{{ tenant", "|json", " }}")]
+#[case::or("{{ tenant", " or 1", " }}")]
+#[case::sum("{{ 1", "+1", " }}")]
+#[case::attributes("{{ tenant", ".a", " }}")]
+#[case::choices("{{ ", "1 if 1 else ", "1 }}")]
+#[case::parentheses("{{ ", "(", "1 }}")]
+#[case::lists("{{ ", "[", "1 }}")]
+#[case::comparisons("{{ 1", "<1", " }}")]
+#[case::elif("{% if 1 %}", "{% elif 1 %}", "{% endif %}")]
+#[case::if_in_if("", "{% if 1 %}", "")]
+#[case::loops("", "{% for s in scopes %}", "")]
+#[case::text("{{ '", "a", "' }}")]
+fn a_deep_template_is_no_danger_to_the_stack(#[case] begin: &str, #[case] again: &str, #[case] end: &str) {
+    let deepest = |levels: usize| [begin, &again.repeat(levels), end].concat();
+    let whole = deepest((16_384 - begin.len() - end.len()) / again.len());
+    let levels = [whole, deepest(90), deepest(45), deepest(30), deepest(20)];
+    let small = std::thread::Builder::new().stack_size(2 * 1024 * 1024);
+    let checked = small.spawn(move || {
+        for source in levels {
+            if check(&source).is_ok() {
+                rendered(&source, false);
+            }
+        }
+    });
+    checked.unwrap().join().unwrap();
 }
 
 #[test]
@@ -181,6 +219,7 @@ fn templates() -> impl Strategy<Value = String> {
         "{{ s }}",
         "{{ loop.index0 }}",
         "{% endfor %}",
+        "{% for s in scopes if loop.first %}",
         "{{ a * 2 }}",
         "{{ expires_on < 'x' }}",
         "{{ not tenant or (client_id == 5) }}",

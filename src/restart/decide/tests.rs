@@ -16,7 +16,7 @@ fn ago(seconds: i64) -> Timestamp {
 }
 
 fn change(content: &str) -> Change<'_> {
-    Change { target: "mail", content, issued_at: ago(5), is_first: false }
+    Change { target: "mail", content, since: ago(5), is_first: false }
 }
 
 fn reader() -> Value {
@@ -102,12 +102,12 @@ fn the_first_token_rolls_nobody_for_nobody_has_read_another() {
 }
 
 #[test]
-fn a_workload_that_is_younger_than_the_token_has_read_it() {
-    let issued_at = |seconds| Change {
-        issued_at: "2026-11-23T09:00:00Z".parse::<Timestamp>().unwrap() - SignedDuration::from_secs(seconds),
+fn a_workload_that_is_younger_than_the_content_has_read_it() {
+    let since = |seconds| Change {
+        since: "2026-11-23T09:00:00Z".parse::<Timestamp>().unwrap() - SignedDuration::from_secs(seconds),
         ..change(CONTENT)
     };
-    assert_eq!(decide(&seen(None), &issued_at(60), now()), Verdict::Done);
-    assert_eq!(decide(&seen(None), &issued_at(5), now()), Verdict::Roll, "it was perhaps not written yet");
-    assert_eq!(decide(&seen(None), &issued_at(-60), now()), Verdict::Roll);
+    assert_eq!(decide(&seen(None), &since(60), now()), Verdict::Done);
+    assert_eq!(decide(&seen(None), &since(5), now()), Verdict::Roll, "it was perhaps not written yet");
+    assert_eq!(decide(&seen(None), &since(-60), now()), Verdict::Roll);
 }
