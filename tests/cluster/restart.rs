@@ -87,6 +87,7 @@ async fn until_event(world: &World, reason: &str) -> String {
 }
 
 /// A ready `GraphToken` that restarts these.
+#[must_use = "the provider ends with it"]
 async fn mail(world: &World, restart: Value) -> Simulator {
     let entra = world.entra(Config::default()).await;
     world.operator(Options::default()).await;
@@ -146,7 +147,7 @@ async fn each_kind_of_workload_is_rolled_out_once_for_a_token_and_at_most_once_a
 async fn who_does_not_reference_the_target_is_refused_and_who_is_missing_is_told_of() {
     World::run("foreign", async |world| {
         create(world, &reader("Deployment", "foreign", "another-secret")).await;
-        mail(
+        let _entra = mail(
             world,
             json!([{"kind": "Deployment", "name": "foreign"}, {"kind": "StatefulSet", "name": "missing"}]),
         )
