@@ -32,7 +32,7 @@ demo: ## the main job, start to finish, on an embedded default; KEEP=1 leaves it
 	@hack/demo/run.sh
 
 .PHONY: build
-build: ## target/release/graphtoken
+build: ## target/release/graphtoken and target/release/kubectl-graphtoken
 	@cargo build --locked --release -p graphtoken
 
 .PHONY: generate

@@ -56,6 +56,8 @@ pub mod observe;
 #[cfg(feature = "operator")]
 pub mod pace;
 #[cfg(feature = "operator")]
+pub mod plugin;
+#[cfg(feature = "operator")]
 pub mod probe;
 #[cfg(feature = "operator")]
 pub mod proof;

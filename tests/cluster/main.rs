@@ -29,6 +29,7 @@ mod mistakes;
 mod odd_answers;
 #[path = "../pki/mod.rs"]
 mod pki;
+mod plugin;
 mod probe;
 mod proofs;
 mod proxies;

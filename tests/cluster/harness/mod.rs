@@ -8,6 +8,7 @@ pub mod o365;
 pub mod objects;
 pub mod oidc;
 pub mod operator;
+pub mod plugin;
 pub mod proxy;
 pub mod tls;
 pub mod world;
