@@ -1,4 +1,4 @@
-//! A test double of Microsoft Entra ID's token and device endpoints and of a little of Microsoft Graph.
+//! A test double of Microsoft Entra ID's token, device and authorization endpoints and of a little of Microsoft Graph.
 //!
 //! It answers as Entra does (AADSTS numbers, lenient rotation, `client_info`), issues opaque tokens, keeps a
 //! [journal](Control::journal) that holds digests but no token, and meets requests with [faults](Fault). A test
@@ -17,6 +17,11 @@
 //! simulator.queue_fault(Fault::token(Action::throttled("1.5")).times(2));
 //! # Ok(()) }
 //! ```
+//!
+//! # Signing in by a browser
+//!
+//! Whoever opens the authorization endpoint is signed in at once, as [`Control::set_browser`] says, and sent on with a code;
+//! clients listen on loopback only, and public ones must send an S256 challenge (RFC 7636).
 //!
 //! # Control over HTTP
 //!
@@ -58,6 +63,7 @@
 //! `WWW-Authenticate: Bearer error="insufficient_claims", claims="…"`.
 
 mod answer;
+mod authorize;
 mod client_auth;
 mod clock;
 mod config;
@@ -83,6 +89,7 @@ use std::ops::Deref;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+pub use crate::authorize::Browser;
 pub use crate::client_auth::{
     Certificate, FederatedCredential, InvalidCertificate, Jwks, TOKEN_EXCHANGE_AUDIENCE,
 };
@@ -95,7 +102,9 @@ pub use crate::device::{DEVICE_LOGIN_URI, DeviceCodeInfo, DeviceFlow, DevicePoli
 pub use crate::fault::{Action, Canned, Endpoint, EntraError, Fault, Forever, Match, Times};
 pub use crate::graph::{DRIVE_FILE, DRIVE_ID};
 pub use crate::journal::{AssertionEntry, Counts, DeviceEntry, GraphEntry, Journal, Outcome, TokenEntry};
-pub use crate::random::{ACCESS_TOKEN_PREFIX, DEVICE_CODE_PREFIX, REFRESH_TOKEN_PREFIX, digest};
+pub use crate::random::{
+    ACCESS_TOKEN_PREFIX, AUTHORIZATION_CODE_PREFIX, DEVICE_CODE_PREFIX, REFRESH_TOKEN_PREFIX, digest,
+};
 pub use crate::tls::Tls;
 
 /// A running simulator. It derefs to its [`Control`], and stops when it is dropped.

@@ -134,6 +134,7 @@ fn announce(simulator: &Simulator) -> io::Result<()> {
     let line = json!({
         "url": simulator.url(),
         "token_endpoint": simulator.token_url(),
+        "authorization_endpoint": simulator.authorization_url(),
         "device_authorization_endpoint": simulator.device_authorization_url(),
         "tenant_id": simulator.tenant().id,
         "tenant_domain": simulator.tenant().domain,

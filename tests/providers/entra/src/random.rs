@@ -20,6 +20,8 @@ const USER_CODE_ALPHABET: &[u8; 32] = b"ABCDEFGHJKLMNPQRSTUVWXYZ23456789";
 pub const ACCESS_TOKEN_PREFIX: &str = "SimAccess.";
 /// What every minted refresh token begins with, so that a search finds a leaked one.
 pub const REFRESH_TOKEN_PREFIX: &str = "SimRefresh.";
+/// What every authorization code begins with, so that a search finds a leaked one.
+pub const AUTHORIZATION_CODE_PREFIX: &str = "SimCode.";
 /// What every device code begins with, so that a search finds a leaked one.
 pub const DEVICE_CODE_PREFIX: &str = "SimDevice.";
 
@@ -41,6 +43,11 @@ pub(crate) fn token(prefix: &str) -> String {
 /// A new device code.
 pub(crate) fn device_code() -> String {
     opaque::<DEVICE_CODE_BYTES>(DEVICE_CODE_PREFIX)
+}
+
+/// A new authorization code.
+pub(crate) fn authorization_code() -> String {
+    opaque::<DEVICE_CODE_BYTES>(AUTHORIZATION_CODE_PREFIX)
 }
 
 /// A new code for a user to type.

@@ -131,6 +131,44 @@ impl Refusal {
         Self::new(400, "bad_verification_code", 70_018, "The device code is unknown or was used.")
     }
 
+    pub(crate) fn code_unknown() -> Self {
+        Self::new(400, "invalid_grant", 70_000, "The authorization code is not valid.")
+    }
+
+    pub(crate) fn code_redeemed() -> Self {
+        Self::new(400, "invalid_grant", 54_005, "The authorization code was redeemed before: sign in again.")
+    }
+
+    pub(crate) fn code_expired() -> Self {
+        Self::new(400, "invalid_grant", 70_008, "The authorization code has expired.")
+    }
+
+    pub(crate) fn verifier_differs() -> Self {
+        let message = "The 'code_verifier' is not that of the 'code_challenge'.";
+        Self::new(400, "invalid_grant", 50_148, message)
+    }
+
+    pub(crate) fn redirect_uri_differs() -> Self {
+        let message = "The 'redirect_uri' is not the one that the code was asked for with.";
+        Self::new(400, "invalid_grant", 500_112, message)
+    }
+
+    pub(crate) fn redirect_uri_unknown() -> Self {
+        Self::new(400, "invalid_request", 50_011, "The 'redirect_uri' is not one of the application's.")
+    }
+
+    pub(crate) fn response_type_unsupported() -> Self {
+        Self::unnumbered("unsupported_response_type", "Only the 'response_type' code is supported.")
+    }
+
+    pub(crate) fn challenge_method() -> Self {
+        Self::new(400, "invalid_request", 501_491, "The 'code_challenge_method' is not S256.")
+    }
+
+    pub(crate) fn sign_in_declined() -> Self {
+        Self::new(400, "access_denied", 65_004, "The user declined the sign-in.")
+    }
+
     pub(crate) fn blocked_by_policy(error: &str) -> Self {
         let message = "A Conditional Access policy blocks this sign-in.";
         Self::new(400, error, 53_003, message)

@@ -22,7 +22,7 @@ use tower_service::Service as _;
 
 use crate::answer::HangUp;
 use crate::control::Control;
-use crate::{control_http, device, discovery, graph, token};
+use crate::{authorize, control_http, device, discovery, graph, token};
 
 /// How long to wait when the system has no file descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -30,6 +30,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) fn router(control: Control) -> Router {
     Router::new()
         .route("/{tenant}/oauth2/v2.0/token", post(token::endpoint))
+        .route("/{tenant}/oauth2/v2.0/authorize", get(authorize::endpoint))
         .route("/{tenant}/oauth2/v2.0/devicecode", post(device::endpoint))
         .route("/{tenant}/v2.0/.well-known/openid-configuration", get(discovery::endpoint))
         .route("/v1.0/{*path}", any(graph::endpoint))

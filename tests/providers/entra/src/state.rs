@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::authorize::{AuthorizationCode, Browser};
 use crate::client_auth::Assertions;
 use crate::clock::millis;
 use crate::config::{Client, Config, Rotation, Tenant, User};
@@ -25,6 +26,8 @@ pub(crate) struct State {
     pub(crate) refresh_tokens: HashMap<String, RefreshToken>,
     pub(crate) access_tokens: HashMap<String, AccessToken>,
     pub(crate) device_codes: HashMap<String, DeviceCode>,
+    pub(crate) authorization_codes: HashMap<String, AuthorizationCode>,
+    pub(crate) browser: Browser,
     pub(crate) assertions: Assertions,
     pub(crate) faults: Queue,
     pub(crate) journal: Journal,
@@ -101,6 +104,8 @@ impl State {
             refresh_tokens: HashMap::new(),
             access_tokens: HashMap::new(),
             device_codes: HashMap::new(),
+            authorization_codes: HashMap::new(),
+            browser: Browser::default(),
             assertions: Assertions::default(),
             faults: Queue::default(),
             journal: Journal::default(),

@@ -97,6 +97,11 @@ impl TokenRequest {
         Self { tenant, base, parameters }
     }
 
+    /// The same parameters, in a query.
+    pub(crate) fn of_query(tenant: String, base: String, query: &str) -> Self {
+        Self { tenant, base, parameters: form_urlencoded::parse(query.as_bytes()).into_owned().collect() }
+    }
+
     /// A parameter, if it is there and not empty.
     pub(crate) fn param(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str).filter(|value| !value.is_empty())

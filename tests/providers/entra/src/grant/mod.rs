@@ -1,5 +1,6 @@
 //! One file for each grant. A grant is a function from the request to what is issued.
 
+mod authorization_code;
 mod client_credentials;
 mod delegated;
 mod device_code;
@@ -30,6 +31,7 @@ pub(crate) fn redeem(state: &mut State, request: &TokenRequest, now: u64) -> Res
         return Err(Refusal::unknown_tenant(&request.tenant));
     }
     match grant {
+        "authorization_code" => authorization_code::redeem(state, request, now),
         "refresh_token" => refresh_token::redeem(state, request, now),
         DEVICE_CODE_URN => device_code::redeem(state, request, now),
         "client_credentials" => client_credentials::redeem(state, request, now),

@@ -1,6 +1,7 @@
 //! What the simulator does, seen from outside: each test starts one of its own on loopback.
 
 mod app_only;
+mod authorize;
 mod binary;
 mod certificates;
 mod control;
