@@ -11,6 +11,7 @@ use crate::plan::tests::properties::worlds;
 use crate::plan::tests::world::{AGE, LIFE, World, after, now, unchanged};
 
 mod failures;
+mod health;
 mod verified;
 
 type Row = (ConditionType, ConditionStatus, Reason);
