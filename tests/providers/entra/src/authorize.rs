@@ -102,8 +102,8 @@ fn respond(state: &mut State, request: &TokenRequest, now: u64) -> Processed {
     let answer = match sign_in(state, request, &redirect_uri, now) {
         Ok(code) => vec![("code", code)],
         Err(error) => {
-            let numbers: String = error.codes.iter().map(|code| format!("AADSTS{code}: ")).collect();
-            vec![("error", error.error), ("error_description", format!("{numbers}{}", error.message))]
+            let number = error.codes.first().map(|code| format!("AADSTS{code}: ")).unwrap_or_default();
+            vec![("error", error.error), ("error_description", format!("{number}{}", error.message))]
         }
     };
     let mut query = form_urlencoded::Serializer::new(String::new());

@@ -36,7 +36,7 @@ async fn open(simulator: &Simulator, changes: &[(&str, &str)]) -> Answer {
     ]);
     query.extend(changes.iter().copied());
     query.retain(|_, value| !value.is_empty());
-    let mut url = reqwest::Url::parse(&simulator.authorization_url()).unwrap();
+    let mut url = reqwest::Url::parse(&simulator.authorization_url()).expect("it is a URL");
     url.query_pairs_mut().extend_pairs(query);
     Answer::read(client().get(url).send().await.expect("it answers")).await.expect("its answer ends")
 }
@@ -44,7 +44,7 @@ async fn open(simulator: &Simulator, changes: &[(&str, &str)]) -> Answer {
 /// What stands in the query that the client is sent.
 fn sent(answer: &Answer) -> BTreeMap<String, String> {
     assert_eq!(answer.status, 302, "{}", answer.text);
-    let location = reqwest::Url::parse(answer.header("location")).unwrap();
+    let location = reqwest::Url::parse(answer.header("location")).expect("it is a URL");
     assert!(location.as_str().starts_with(REDIRECT));
     location.query_pairs().into_owned().collect()
 }
