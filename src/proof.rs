@@ -259,7 +259,8 @@ fn client_secret(
     })
 }
 
-fn usable_secret(bytes: &[u8]) -> Option<SecretString> {
+/// A client secret, if it is one line of text.
+pub fn usable_secret(bytes: &[u8]) -> Option<SecretString> {
     let text = std::str::from_utf8(bytes).ok()?.trim();
     let usable = !text.is_empty() && text.len() <= 4096 && !text.contains(char::is_control);
     usable.then(|| text.into())

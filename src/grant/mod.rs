@@ -7,6 +7,7 @@ use secrecy::SecretString;
 pub mod account;
 #[cfg(feature = "operator")]
 pub mod assertion;
+pub mod authorization_code;
 pub mod client_credentials;
 pub mod device_code;
 pub mod refresh_token;
@@ -18,7 +19,8 @@ pub use account::Account;
 pub use response::{Issued, Outcome, Warning, read};
 
 /// Form parameters whose values are secrets of ours.
-const SECRET_PARAMETERS: [&str; 4] = ["refresh_token", "device_code", "client_secret", "client_assertion"];
+const SECRET_PARAMETERS: [&str; 6] =
+    ["refresh_token", "device_code", "code", "code_verifier", "client_secret", "client_assertion"];
 
 /// `client_assertion_type` (RFC 7523 section 2.2).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";

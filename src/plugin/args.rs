@@ -53,6 +53,10 @@ pub enum Verb {
     /// FILE is an o365_token.txt of python-o365, an MSAL token cache, JSON with refresh_token, or a bare refresh token. Only the
     /// refresh token of one client is put into the Secret. The manifest goes to stdout: … | kubectl apply -f -
     Import(ImportArgs),
+    /// Sign in, and hand the sign-in over to the operator
+    ///
+    /// A browser of this machine is opened. Where there is none: --device shows a code to enter on another.
+    Login(LoginArgs),
     /// Print the completion script of a shell
     Completion {
         /// The shell
@@ -124,6 +128,40 @@ pub struct ImportArgs {
     /// Print the manifest, and write nothing to the cluster
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Flags of `login`.
+#[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
+#[expect(clippy::doc_markdown, reason = "help texts, shown as they are")]
+pub struct LoginArgs {
+    /// The GraphToken
+    #[arg(value_parser = name, required_unless_present = "pending")]
+    pub name: Option<String>,
+    /// Every one that waits for a person, by account, one after the other
+    #[arg(long, conflicts_with = "name")]
+    pub pending: bool,
+    /// Those of all namespaces
+    #[arg(short = 'A', long, requires = "pending")]
+    pub all_namespaces: bool,
+    /// Show a code to be entered on any machine, instead of opening a browser on this one
+    #[arg(long)]
+    pub device: bool,
+    /// Print the page to open, and open none
+    #[arg(long)]
+    pub no_browser: bool,
+    /// Fill the page with this sign-in name [default: spec.account, where it is one]
+    #[arg(long, value_name = "NAME")]
+    pub login_hint: Option<String>,
+    /// The page's address, where it is not beside the token endpoint
+    #[arg(long, value_name = "URL", value_parser = url::Url::parse)]
+    pub authorization_endpoint: Option<url::Url>,
+    /// Where the operator keeps the Secrets of ClusterGraphClients, for those that have one
+    #[arg(long, value_name = "NS", value_parser = name)]
+    pub client_namespace: Option<String>,
+    /// Wait no longer than this for the person
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = positive)]
+    pub timeout: Duration,
 }
 
 /// Parses the command line; ends the process on `--help`, `--version` and mistakes.

@@ -96,7 +96,6 @@ pub fn refused(doing: &str, error: &kube::Error) -> Failed {
                 "is the CRD installed, and is the namespace there? kubectl graphtoken doctor tells".to_owned()
             }
             409 => "somebody else changed it at the same time: try again".to_owned(),
-            // What a validation of the API server says is about what was sent, which holds no secret but a Secret's data.
             _ => "try again, or ask whoever runs the cluster".to_owned(),
         },
         kube::Error::Auth(_) => "log in to the cluster again".to_owned(),

@@ -96,6 +96,11 @@ async fn store(cluster: &Cluster, name: &str, file: &TokenFile) -> Result<bool, 
 
 /// The `GraphToken` for a file, or which flag is missing.
 fn manifest(args: &ImportArgs, secret: &str, file: &TokenFile) -> Result<Value, String> {
+    if secret == args.name {
+        return Err(format!(
+            "the Secret {secret} would be the one that pods mount, by its name: name the seed otherwise by --secret"
+        ));
+    }
     let missing = |what: &str, flag: &str| {
         format!("the file does not tell the {what}: say it by --{flag}, or use --client-ref")
     };
@@ -153,6 +158,12 @@ mod tests {
             let args = args(flags);
             assert!(manifest(&args, "seed", &bare(&args)).unwrap_err().contains(flag), "{flags:?}");
         }
+    }
+
+    #[test]
+    fn the_seed_is_not_the_secret_that_pods_mount() {
+        let args = args(&["--scopes=Mail.Read", "--client-ref=default", "--name=etl"]);
+        assert!(manifest(&args, "etl", &bare(&args)).unwrap_err().contains("--secret"));
     }
 
     #[test]

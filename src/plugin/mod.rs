@@ -4,8 +4,10 @@
 //! from what talks to the cluster. Results go to stdout, everything else to stderr; no token is in either.
 
 pub mod args;
+pub mod client;
 pub mod cluster;
 pub mod import;
+pub mod login;
 pub mod request;
 pub mod row;
 pub mod say;
@@ -76,6 +78,7 @@ async fn run(cli: Cli, terminal: &Terminal) -> Result<Ended, Failed> {
         Verb::Refresh(args) => request::refresh(args, &connect().await?, terminal, &clock).await,
         Verb::Verify(args) => request::verify(args, &connect().await?, terminal, &clock).await,
         Verb::Import(args) => import::run(args, connect, terminal).await,
+        Verb::Login(args) => login::run(args, &connect().await?, terminal, &clock).await,
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), args::BINARY, &mut script);
