@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::TryFutureExt as _;
-use reqwest::header::{ACCEPT, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, DATE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -124,6 +124,12 @@ impl Provider {
         // Read so that the connection can be used again, and for nothing else.
         let _ = bounded(&mut response).await;
         Ok(Answered { status, challenges, retry_after })
+    }
+
+    /// Asks whether anybody answers at an address, whatever it is, and what its Date header says.
+    pub async fn date(&self, url: &str, deadline: Duration) -> Result<Option<String>, NoAnswer> {
+        let response = self.http.get(url).timeout(deadline).send().map_err(|e| no_answer(&e)).await?;
+        Ok(response.headers().get(DATE).and_then(|v| v.to_str().ok()).map(str::to_owned))
     }
 
     /// The GUID of a tenant, from its `OpenID` configuration (OpenID Connect Discovery 1.0, section 4; Entra's issuer holds it).

@@ -57,6 +57,8 @@ pub enum Verb {
     ///
     /// A browser of this machine is opened. Where there is none: --device shows a code to enter on another.
     Login(LoginArgs),
+    /// Look at everything that GraphTokens need, and say what is wrong and what to do
+    Doctor(DoctorArgs),
     /// Print the completion script of a shell
     Completion {
         /// The shell
@@ -162,6 +164,21 @@ pub struct LoginArgs {
     /// Wait no longer than this for the person
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = positive)]
     pub timeout: Duration,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+#[expect(clippy::doc_markdown, reason = "help texts, shown as they are")]
+pub struct DoctorArgs {
+    /// The GraphToken [default: all of the namespace]
+    #[arg(value_parser = name)]
+    pub name: Option<String>,
+    /// Look for the operator's Lease in this namespace [default: in all, or where you may]
+    #[arg(long, value_name = "NS", value_parser = name)]
+    pub operator_namespace: Option<String>,
+    /// Where the operator keeps the Secrets of ClusterGraphClients, for those that have one
+    #[arg(long, value_name = "NS", value_parser = name)]
+    pub client_namespace: Option<String>,
 }
 
 /// Parses the command line; ends the process on `--help`, `--version` and mistakes.

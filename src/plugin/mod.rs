@@ -6,6 +6,7 @@
 pub mod args;
 pub mod client;
 pub mod cluster;
+pub mod doctor;
 pub mod import;
 pub mod login;
 pub mod request;
@@ -79,6 +80,7 @@ async fn run(cli: Cli, terminal: &Terminal) -> Result<Ended, Failed> {
         Verb::Verify(args) => request::verify(args, &connect().await?, terminal, &clock).await,
         Verb::Import(args) => import::run(args, connect, terminal).await,
         Verb::Login(args) => login::run(args, &connect().await?, terminal, &clock).await,
+        Verb::Doctor(args) => doctor::run(args, &connect().await?, terminal, &clock).await,
         Verb::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), args::BINARY, &mut script);

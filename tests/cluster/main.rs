@@ -30,6 +30,7 @@ mod odd_answers;
 #[path = "../pki/mod.rs"]
 mod pki;
 mod plugin;
+mod plugin_doctor;
 mod plugin_login;
 mod probe;
 mod proofs;
