@@ -1,12 +1,15 @@
 //! The HTTP server for the kubelet and Prometheus: `/livez`, `/readyz`, `/metrics`. It serves nothing else and
 //! knows no secret.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::HashSet, io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -19,6 +22,9 @@ use tokio::{net::TcpListener, time::sleep};
 
 /// What prometheus-client encodes: <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// The format before it, for whoever asks for text and not for that: `promtool check metrics`, older collectors.
+/// <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>
+const CLASSIC_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How long open connections may hold up the end of the process.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -71,12 +77,38 @@ fn verdict(good: bool, otherwise: &'static str) -> (StatusCode, &'static str) {
     if good { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, otherwise) }
 }
 
-async fn metrics(State(admin): State<Arc<Admin>>) -> Response {
+async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
     let mut text = String::new();
-    match encode(&mut text, &admin.registry) {
-        Ok(()) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
-        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    if encode(&mut text, &admin.registry).is_err() {
+        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
+    if wants_classic_text(&headers) {
+        ([(CONTENT_TYPE, CLASSIC_TEXT)], classic(&text)).into_response()
+    } else {
+        ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response()
+    }
+}
+
+fn wants_classic_text(headers: &HeaderMap) -> bool {
+    let accepted: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+    let names = |kind: &str| accepted.iter().any(|value| value.contains(kind));
+    names("text/plain") && !names("application/openmetrics-text") && !names("*/*")
+}
+
+/// The same in the format before, where a counter is described under the name of its samples, and nothing marks the end.
+fn classic(open_metrics: &str) -> String {
+    let counter = |line: &'_ str| Some(line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?.to_owned());
+    let counters: HashSet<String> = open_metrics.lines().filter_map(counter).collect();
+    let mut text = String::with_capacity(open_metrics.len());
+    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
+        let described = ["# HELP ", "# TYPE "].into_iter().find_map(|kind| {
+            let (name, rest) = line.strip_prefix(kind)?.split_once(' ')?;
+            counters.contains(name).then(|| format!("{kind}{name}_total {rest}"))
+        });
+        text.push_str(described.as_deref().unwrap_or(line));
+        text.push('\n');
+    }
+    text
 }
 
 #[cfg(test)]
@@ -116,8 +148,13 @@ mod tests {
 
     impl Server {
         async fn get(&self, path: &str) -> String {
+            self.get_as(path, "*/*").await
+        }
+
+        async fn get_as(&self, path: &str, accept: &str) -> String {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
-            let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: test\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
@@ -163,6 +200,25 @@ mod tests {
             "{answer}"
         );
         assert!(answer.contains("graphtoken_leader 1\n") && answer.ends_with("# EOF\n"), "{answer}");
+    }
+
+    #[rstest]
+    #[case::prometheus("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5", true)]
+    #[case::anything("text/plain, */*", true)]
+    #[case::plain_text("text/plain;version=0.0.4", false)]
+    #[tokio::test]
+    async fn metrics_are_plain_text_for_whom_that_is_all(#[case] accept: &str, #[case] open: bool) {
+        let answer = start(true, || true).await.get_as("/metrics", accept).await;
+        let kind = if open { OPEN_METRICS } else { CLASSIC_TEXT };
+        assert!(answer.contains(&format!("content-type: {kind}")), "{answer}");
+        assert_eq!(answer.ends_with("# EOF\n"), open, "{answer}");
+    }
+
+    #[test]
+    fn in_plain_text_a_counter_is_described_under_the_name_of_its_samples() {
+        let open = "# HELP a Some.\n# TYPE a counter\na_total{b=\"# EOF\"} 1\n# HELP ab Few.\n# TYPE ab gauge\nab 2\n# EOF\n";
+        let text = "# HELP a_total Some.\n# TYPE a_total counter\na_total{b=\"# EOF\"} 1\n# HELP ab Few.\n# TYPE ab gauge\nab 2\n";
+        assert_eq!(classic(open), text);
     }
 
     #[tokio::test]
