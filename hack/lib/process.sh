@@ -7,7 +7,9 @@
 # process_start PID: prints the start time; status 1 when there is no such process or only its zombie.
 process_start() {
   local stat fields
-  { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
+  # Not by $(<…): in bash 5.2 a file that is not there ends the shell under `set -e`, whatever follows. There is no NUL: read
+  # takes all of it, and reports that it ended.
+  { read -r -d '' stat <"/proc/$1/stat" || [[ -n ${stat:-} ]]; } 2>/dev/null || return 1
   # The name in parentheses may itself hold spaces; what follows the last ") " starts with field 3.
   read -ra fields <<<"${stat##*) }"
   [[ ${fields[0]} != [ZX] ]] || return 1
