@@ -32,11 +32,12 @@ var wanted = map[string]struct {
 	"converged app":        {healthy, status.CurrentStatus},
 	"the spec has changed": {progressing, status.InProgressStatus},
 	"the spec has changed while a person must act": {progressing, status.InProgressStatus},
-	"to be suspended":    {progressing, status.InProgressStatus},
-	"another spec":       {progressing, status.InProgressStatus},
-	"invalid spec":       {degraded, status.FailedStatus},
-	"target taken":       {degraded, status.FailedStatus},
-	"target taken later": {degraded, status.FailedStatus},
+	"to be suspended":         {progressing, status.InProgressStatus},
+	"another spec":            {progressing, status.InProgressStatus},
+	"invalid spec":            {degraded, status.FailedStatus},
+	"a code waits for a user": {degraded, status.FailedStatus},
+	"target taken":            {degraded, status.FailedStatus},
+	"target taken later":      {degraded, status.FailedStatus},
 
 	// kstatus knows no suspension: what counts is whether there is a token.
 	"suspended":                 {suspended, status.CurrentStatus},
@@ -196,15 +197,36 @@ func TestArgoCD(t *testing.T) {
 	}
 }
 
-// An object that no operator has touched has no status at all where the CRD's default was stripped.
+// Objects that the operator has not written to, or not to the end.
 func TestArgoCDWithoutStatus(t *testing.T) {
 	script, err := os.ReadFile("../../contrib/argocd/health.lua")
 	if err != nil {
 		t.Fatal(err)
 	}
-	object := map[string]any{"metadata": map[string]any{"generation": int64(1)}, "spec": map[string]any{}}
-	if verdict, message := judge(t, string(script), object); verdict != progressing {
-		t.Errorf("is %s (%s), not %s", verdict, message, progressing)
+	metadata := map[string]any{"generation": int64(1)}
+	for name, object := range map[string]map[string]any{
+		"no status":     {"metadata": metadata},
+		"no conditions": {"metadata": metadata, "status": map[string]any{"observedGeneration": int64(1)}},
+	} {
+		if verdict, message := judge(t, string(script), object); verdict != progressing || message == "" {
+			t.Errorf("%s: is %s (%s), not %s", name, verdict, message, progressing)
+		}
+	}
+}
+
+func TestArgoCDSaysWhatFailsThoughItHealsByItself(t *testing.T) {
+	script, err := os.ReadFile("../../contrib/argocd/health.lua")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases(t) {
+		if c.Name != "valid, ProviderUnavailable" {
+			continue
+		}
+		_, message := judge(t, string(script), c.Object)
+		if !strings.Contains(message, "the latest refresh failed: ProviderUnavailable: it failed") {
+			t.Errorf("says only: %s", message)
+		}
 	}
 }
 

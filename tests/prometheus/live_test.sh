@@ -178,6 +178,19 @@ promtool_finds_nothing_wrong_with_the_metrics() {
 no_label_names_a_user_or_holds_a_token() {
   if grep -nE 'contoso\.com"|Sim(Access|Refresh)|@' "$T/metrics"; then return 1; fi
 }
+only_the_gauges_of_the_contract_name_a_graphtoken() {
+  grep -oE '^graphtoken_[a-z_]+\{[^}]*[{,]name="' "$T/metrics" | sed 's/{.*//' | sort -u | tee "$T/metrics.named"
+  cat >"$T/metrics.contract" <<LIST
+graphtoken_condition
+graphtoken_consecutive_failures
+graphtoken_expiration_timestamp_seconds
+graphtoken_info
+graphtoken_last_refresh_timestamp_seconds
+graphtoken_ready
+graphtoken_refresh_token_expiration_timestamp_seconds
+LIST
+  diff "$T/metrics.contract" "$T/metrics.named"
+}
 prometheus_has_the_rules_and_evaluates_them() {
   promtool check rules "$T/alerts.yaml"
   within 10 all_rules_are_well
@@ -255,7 +268,9 @@ run_all() {
 }
 what_runbooks_have_you_look_at_can_be_looked_at() {
   commands console docs/runbooks/GraphToken*.md | sort -u >"$T/look"
-  run_all "$T/look" "$T"
+  run_all "$T/look" "$T" 2>&1 | tee "$T/looked"
+  # Events are found by fields whose names kubectl does not check.
+  grep -qE '^[0-9a-z]+ +(Normal|Warning) +TokenValid +' "$T/looked" || { cat "$T/looked"; return 1; }
 }
 what_runbooks_have_you_do_can_be_done() {
   mkdir -p -- "$T/do"
@@ -291,7 +306,7 @@ start_prometheus
 apply_graphtokens
 
 for behaviour in metrics_are_scraped every_metric_of_the_reference_is_there promtool_finds_nothing_wrong_with_the_metrics \
-  no_label_names_a_user_or_holds_a_token prometheus_has_the_rules_and_evaluates_them \
+  no_label_names_a_user_or_holds_a_token only_the_gauges_of_the_contract_name_a_graphtoken prometheus_has_the_rules_and_evaluates_them \
   one_alert_tells_of_the_sign_in_and_names_the_graphtoken the_end_of_the_client_secret_is_told_of \
   a_refresh_goes_by_without_an_alert; do
   check "${behaviour//_/ }" "$behaviour"

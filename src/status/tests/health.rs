@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::observed::{Device, Record, SeedState};
 use crate::verdict::Verdict;
 
 const CASES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/health/cases.json");
@@ -47,6 +48,26 @@ fn tried(name: &str, verdict: Verdict) -> (String, Value) {
     )
 }
 
+/// Nobody has signed in yet, and a code waits for a user.
+fn waits_for_a_user(world: &mut World) {
+    world.spec["grant"] = json!({"deviceCode": {}});
+    world.observed.seed = SeedState::Unneeded;
+    world.hold(world.token(-AGE, LIFE));
+    let issued_for = world.desired().issued_for;
+    let credential = world.credential();
+    credential.record = Record::default();
+    credential.refresh_token_digest = None;
+    credential.has_access_token = false;
+    credential.device = Some(Device {
+        user_code: "ABCD-EFGH".into(),
+        verification_uri: "https://login.test/device".into(),
+        expires_at: after(900),
+        interval_seconds: 5,
+        issued_for,
+        ended: false,
+    });
+}
+
 fn cases() -> Vec<(String, Value)> {
     let created = World::fresh().with(|w| w.observed.identity.generation = 1);
     let default = GraphTokenStatus { observed_generation: -1, ..GraphTokenStatus::default() };
@@ -61,6 +82,7 @@ fn cases() -> Vec<(String, Value)> {
             "the spec has changed while a person must act",
             World::fresh().with(|w| w.fail(Reason::InvalidConfiguration, 1, 1)),
         ),
+        seen("a code waits for a user", &World::fresh().with(waits_for_a_user)),
         seen("another spec", &World::delegated().with(|w| w.spec["scopes"] = json!(["Files.Read"]))),
         seen("expired", &expired()),
         seen("target taken", &World::fresh().with(conflict)),
