@@ -241,6 +241,8 @@ expiry_has_its_own_alert() {
 }
 they_clear_once_the_provider_is_back() {
   loopback -X DELETE "$SIMULATOR/_sim/faults"
+  # By itself it tries again within 25 s.
+  k annotate graphtoken mail-etl graphtoken.io/requested-at=now
   within 40 is_quiet_for mail-etl GraphTokenExpired
   within 10 is_quiet_for mail-etl GraphTokenExpiringSoon
   is_condition mail-etl Ready TokenValid
