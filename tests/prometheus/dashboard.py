@@ -67,6 +67,26 @@ def series_of(panel, url, seconds):
     return sorted(found), empty
 
 
+def flaws_of(dashboard):
+    """What Grafana would not complain about, and people would."""
+    panels, taken = dashboard["panels"], {}
+    if len({panel["id"] for panel in panels}) != len(panels):
+        yield "two panels have one id"
+    for panel in panels:
+        at = panel["gridPos"]
+        if panel["type"] not in KINDS:
+            yield f"{panel['title']}: a panel of type {panel['type']} is not known"
+        if at["x"] + at["w"] > 24:
+            yield f"{panel['title']}: it is out of the grid"
+        for cell in ((x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])):
+            if taken.setdefault(cell, panel["title"]) != panel["title"]:
+                yield f"{panel['title']}: it lies on another panel"
+                break
+        for target in panel["targets"]:
+            if target["datasource"]["uid"] != "${datasource}":
+                yield f"{panel['title']}: its data source is not the variable's"
+
+
 # ---- the picture -----------------------------------------------------------------------------------------------------
 
 
@@ -204,10 +224,8 @@ def main():
     parser.add_argument("--picture", type=pathlib.Path, help="where to draw to")
     asked = parser.parse_args()
     dashboard = json.loads(DASHBOARD.read_text())
-    data, queries, missing = [], 0, []
+    data, queries, missing = [], 0, list(flaws_of(dashboard))
     for panel in dashboard["panels"]:
-        if panel["type"] not in KINDS:
-            raise SystemExit(f"a panel of type {panel['type']} is not known")
         series, empty = series_of(panel, asked.url, asked.seconds)
         queries += len(panel["targets"])
         missing += [f"{panel['title']}: no data: {query}" for query in empty]
