@@ -121,6 +121,7 @@ step python hack/python/client.sh
 step clients clients
 step cluster cluster
 step node node
+step monitoring hack/test/monitoring.sh
 step outage outage
 step binaries tests/hack/cluster_binaries_test.sh
 step demo tests/demo_test.sh
