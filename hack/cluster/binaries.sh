@@ -90,7 +90,7 @@ download() {
   have=$(sha256sum -- "$fetched") have=${have%% *}
   [[ $have == "$want" ]] || die "Wrong checksum: $RELEASE_URL has SHA-256 $have, its release says $want. It was not used." \
     "Try again: a broken transfer mends itself. If it comes back, the server or a proxy between changes the file: do not" \
-    "use it; set KUBEBUILDER_ASSETS, another mirror (CLUSTER_KUBERNETES_URL, CLUSTER_ETCD_URL), or an empty one to build."
+    "use it; set KUBEBUILDER_ASSETS, another mirror (CLUSTER_KUBERNETES_URL, CLUSTER_ETCD_URL, CLUSTER_HELM_URL), or an empty one to build."
   if [[ -n $RELEASE_MEMBER ]]; then
     tar -xzf "$fetched" -C "$SCRATCH" -- "$RELEASE_MEMBER" || die "$RELEASE_URL holds no $RELEASE_MEMBER." "Report this as a bug."
     mv -- "$SCRATCH/$RELEASE_MEMBER" "$fetched"
@@ -158,8 +158,8 @@ resolve() {
   if [[ -n ${KUBEBUILDER_ASSETS:-} && -x $asset ]]; then
     FOUND=$(cd -- "$KUBEBUILDER_ASSETS" && pwd -P)/$name
     say "$name: from KUBEBUILDER_ASSETS ($FOUND)"
-    # kubectl has no --version, and its version matters least.
-    if [[ $name != kubectl ]]; then
+    # Those two have no --version, and their version matters least.
+    if [[ $name != kubectl && $name != helm ]]; then
       reported=$("$FOUND" --version 2>/dev/null | head -n 1) || true
       [[ $reported == *"${TOOL_VERSION#v}"* ]] || say "  note: it says '$reported'; this project is tested with $TOOL_VERSION"
     fi

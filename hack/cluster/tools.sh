@@ -12,11 +12,13 @@ TOOLS=(
   'kube-controller-manager | kubernetes | k8s.io/kubernetes        | k8s.io/kubernetes/cmd/kube-controller-manager'
   'kube-scheduler          | kubernetes | k8s.io/kubernetes        | k8s.io/kubernetes/cmd/kube-scheduler'
   'kubelet                 | kubernetes | k8s.io/kubernetes        | k8s.io/kubernetes/cmd/kubelet'
+  'helm                    | helm       | helm.sh/helm/v4           | helm.sh/helm/v4/cmd/helm'
 )
 
 # Where official releases are downloaded from; a mirror is named by the variable, an empty value skips the download.
 KUBERNETES_URL=${CLUSTER_KUBERNETES_URL-https://dl.k8s.io}
 ETCD_URL=${CLUSTER_ETCD_URL-https://github.com/etcd-io/etcd/releases/download}
+HELM_URL=${CLUSTER_HELM_URL-https://get.helm.sh}
 
 # tool NAME: sets TOOL_RELEASE, TOOL_VERSION, TOOL_PACKAGE from the list and go.mod.
 tool() {
@@ -48,6 +50,11 @@ locate_release() {
       RELEASE_URL=$ETCD_URL/$v/etcd-$v-$OS-$ARCH.tar.gz RELEASE_SUMS=$ETCD_URL/$v/SHA256SUMS
       RELEASE_MEMBER=etcd-$v-$OS-$ARCH/$1
       ;;
+    helm)
+      [[ -n $HELM_URL ]] || return 1
+      RELEASE_URL=$HELM_URL/helm-$v-$OS-$ARCH.tar.gz RELEASE_SUMS=$HELM_URL/helm-$v-$OS-$ARCH.tar.gz.sha256sum
+      RELEASE_MEMBER=$OS-$ARCH/$1
+      ;;
     *) die "hack/cluster/tools.sh: nothing is known of releases of the kind '$TOOL_RELEASE'." "Add a case to locate_release." ;;
   esac
 }
@@ -55,9 +62,12 @@ locate_release() {
 # link_flags: what the linker writes into the program, so that it reports the version that it is.
 link_flags() {
   local flags='-s -w' v=$TOOL_VERSION p=k8s.io/component-base/version minor
-  if [[ $TOOL_RELEASE == kubernetes ]]; then
-    minor=${v#*.}
-    flags+=" -X $p.gitVersion=$v -X $p.gitMajor=${v:1:1} -X $p.gitMinor=${minor%%.*} -X $p.gitTreeState=clean"
-  fi
+  case $TOOL_RELEASE in
+    kubernetes)
+      minor=${v#*.}
+      flags+=" -X $p.gitVersion=$v -X $p.gitMajor=${v:1:1} -X $p.gitMinor=${minor%%.*} -X $p.gitTreeState=clean"
+      ;;
+    helm) flags+=" -X helm.sh/helm/v4/internal/version.version=$v" ;;
+  esac
   printf '%s' "$flags"
 }

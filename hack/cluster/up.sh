@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Starts a real control plane (etcd, kube-apiserver, kube-controller-manager) for this checkout on loopback, with its
 # state in .cluster/. Prints one line to stdout: an `export` for eval. Everything else goes to stderr.
-# Heeds these variables: KUBEBUILDER_ASSETS (a folder of programs that go first), CLUSTER_KUBERNETES_URL and
-# CLUSTER_ETCD_URL (mirrors of the releases; empty: no download), CLUSTER_CONNECT_TIMEOUT (3 s, of a download),
+# Heeds these variables: KUBEBUILDER_ASSETS (a folder of programs that go first), CLUSTER_KUBERNETES_URL,
+# CLUSTER_ETCD_URL, CLUSTER_HELM_URL (mirrors of the releases; empty: no download), CLUSTER_CONNECT_TIMEOUT (3 s, of a download),
 # CLUSTER_START_TIMEOUT (120 s), XDG_CACHE_HOME, and curl's and Go's own (HTTPS_PROXY, GOPROXY, ...).
 
 set -euo pipefail
