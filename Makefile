@@ -36,9 +36,10 @@ build: ## target/release/graphtoken and target/release/kubectl-graphtoken
 	@cargo build --locked --release -p graphtoken
 
 .PHONY: generate
-generate: ## everything that is generated: crds/
+generate: ## everything that is generated: crds/, the chart's CRDs, deploy/
 	@cargo run --locked --quiet -- crd >crds/graphtokens.yaml.new
 	@mv crds/graphtokens.yaml.new crds/graphtokens.yaml
+	@hack/chart/generate.sh
 
 .PHONY: check
 check: ## format, lints and unit tests, in under a minute
