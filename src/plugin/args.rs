@@ -216,6 +216,19 @@ mod tests {
     }
 
     #[test]
+    fn the_page_on_the_plugin_names_every_command_and_flag() {
+        let page = include_str!("../../docs/plugin.md");
+        let cli = Cli::command();
+        for command in cli.get_subcommands() {
+            let name = command.get_name();
+            assert!(page.contains(&format!("\n| `{name}")), "{name}");
+            for flag in command.get_arguments().filter_map(clap::Arg::get_long) {
+                assert!(page.contains(&format!("--{flag}")) || flag == "output", "{name} --{flag}");
+            }
+        }
+    }
+
+    #[test]
     fn the_usual_flags_work_before_and_after_the_command() {
         for line in [
             ["x", "-n", "etl", "--context", "dev", "status", "mail"],
