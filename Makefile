@@ -36,16 +36,17 @@ build: ## target/release/graphtoken and target/release/kubectl-graphtoken
 	@cargo build --locked --release -p graphtoken
 
 .PHONY: generate
-generate: ## everything that is generated: crds/, the chart's CRDs, deploy/
+generate: ## everything that is generated: crds/, docs/reference-api.md, the chart's CRDs, deploy/
 	@cargo run --locked --quiet -- crd >crds/graphtokens.yaml.new
 	@mv crds/graphtokens.yaml.new crds/graphtokens.yaml
+	@GRAPHTOKEN_GENERATE=1 cargo test --locked --quiet --test reference up_to_date
 	@hack/chart/generate.sh
 
 .PHONY: check
 check: ## format, lints and unit tests, in under a minute
 	@cargo fmt --all --check
 	@cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
-	@cargo test --locked --quiet --lib --bins --test crd --test corpus
+	@cargo test --locked --quiet --lib --bins --test crd --test reference --test corpus
 
 .PHONY: test
 test: ## everything the project tests; installs what it needs

@@ -69,7 +69,7 @@ pub struct Allow {
     /// The namespaces, by their labels; {} is all of them. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<NamespaceSelector>,
-    /// The grants. Absent: none.
+    /// The grants that may be used. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "operator",
@@ -118,12 +118,12 @@ pub struct NamespaceSelector {
     .message("In and NotIn need values; Exists and DoesNotExist have none"))
 )]
 pub struct LabelRequirement {
-    /// The label.
+    /// Key of the label.
     #[cfg_attr(feature = "operator", schemars(length(min = 1, max = 317)))]
     pub key: String,
-    /// How it is compared.
+    /// How it is compared with the values.
     pub operator: LabelOperator,
-    /// With what.
+    /// The values; for In and NotIn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "operator", schemars(length(max = 64), inner(length(max = 63))))]
     pub values: Vec<String>,

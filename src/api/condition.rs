@@ -134,7 +134,7 @@ impl ConditionStatus {
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What it is about.
+    /// What the condition is about.
     #[serde(rename = "type")]
     pub type_: ConditionType,
     /// True, False or Unknown.

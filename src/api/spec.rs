@@ -168,12 +168,15 @@ pub struct GraphTokenSpec {
         x_kube(validation = Rule::new("duration(self) <= duration('8760h')").message("at most 8760h (a year)"))
     )]
     pub credential_retention: Option<GoDuration>,
-    /// No exchange takes place while this is true. An unused refresh token still dies after 90 days.
+    /// No exchange takes place while this is true. An unused refresh token still dies after 90 days. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
 }
 
-/// A Microsoft cloud.
+// Of an optional enum's field the CRD has the help text of the type, not the field's: so these tell what the field is.
+
+/// The Microsoft cloud that the tenant lives in: Public, USGov (US Government L4), USGovDoD (L5) or China (21Vianet).
+/// Default: Public.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 pub enum Cloud {
@@ -277,7 +280,7 @@ pub struct ClientRef {
     /// ClusterGraphClient, and nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<ClientKind>,
-    /// Its name.
+    /// Name of the ClusterGraphClient.
     #[cfg_attr(
         feature = "operator",
         schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
@@ -285,7 +288,7 @@ pub struct ClientRef {
     pub name: String,
 }
 
-/// What kind of object states a client.
+/// The kind of what is named. Default: ClusterGraphClient.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 pub enum ClientKind {
@@ -382,7 +385,7 @@ pub struct Refresh {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "operator", derive(kube::KubeSchema))]
 pub struct Verify {
-    /// How often; 0s: never. Default: 168h for users who signed in, 0s for apps.
+    /// How often; 0s: never. Default: 168h for users who signed in, and for apps where path is set; else 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(
         feature = "operator",
@@ -392,7 +395,7 @@ pub struct Verify {
         .message("0s (never), or from 1m to 8760h"))
     )]
     pub interval: Option<GoDuration>,
-    /// What is asked for, below /v1.0. Default by the first granted scope that tells: User.* /me?$select=id,
+    /// What is asked for, below /v1.0. Default: by the first granted scope that tells, User.* /me?$select=id,
     /// Mail.* /me/mailFolders/inbox?$select=id, Files.* /me/drive?$select=id; else the token is not tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(

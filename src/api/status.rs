@@ -66,7 +66,7 @@ pub struct GraphTokenStatus {
     /// Echo of the annotation `graphtoken.io/requested-at` that was last acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_request: Option<String>,
-    /// The grant in use.
+    /// The grant in use, by the name of its member of `spec.grant`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
 }
@@ -94,9 +94,10 @@ pub struct TargetVersion {
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct SignedIn {
-    /// When.
+    /// When it was made.
     pub time: Time,
-    /// By what.
+    /// What brought it: `Seed` (the Secret of `spec.grant.refreshToken`), `DeviceCode` (a user entered the code), or `Login` (the
+    /// Secret `<name>-graphtoken-login`).
     pub source: SignInSource,
 }
 
@@ -120,7 +121,7 @@ pub struct AccountStatus {
     /// Object id of the user; absent for app-only tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_id: Option<String>,
-    /// Tenant id.
+    /// Id of the tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
 }
@@ -130,11 +131,11 @@ pub struct AccountStatus {
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct DeviceCodeStatus {
-    /// What the user enters.
+    /// The code that the user enters.
     pub user_code: String,
-    /// Where.
+    /// The page to enter it at.
     pub verification_uri: String,
-    /// Until when.
+    /// Until when it can be entered.
     pub expires_at: Time,
 }
 
@@ -143,13 +144,13 @@ pub struct DeviceCodeStatus {
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LastProbe {
-    /// When.
+    /// When it took place.
     pub time: Time,
-    /// Which token: the attempt that brought it.
+    /// Which token was tried, by the attempt that brought it: not the token.
     pub token: String,
     /// What came of it.
     pub reason: Reason,
-    /// What was asked for.
+    /// What was asked for, below `/v1.0`.
     pub path: String,
     /// A digest of what was asked for, where, and with a token for which spec: a change of it is worth a new trial.
     pub inputs: String,
@@ -163,7 +164,7 @@ pub struct LastProbe {
     #[serde(default)]
     #[cfg_attr(feature = "operator", schemars(with = "i64"))]
     pub inconclusive: u32,
-    /// The token that was refused first. It is replaced once; until one is accepted, no other is.
+    /// The token that was refused first, by the attempt that brought it. It is replaced once; until one is accepted, no other is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_token: Option<String>,
     /// The request (`graphtoken.io/requested-at`) that had been handled by then.
@@ -176,9 +177,9 @@ pub struct LastProbe {
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct LastFailure {
-    /// When.
+    /// When it took place.
     pub time: Time,
-    /// The failure class.
+    /// Why, by the same word as the condition `Refreshed` has.
     pub reason: Reason,
     /// The provider's `error` (RFC 6749 section 5.2).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -48,11 +48,11 @@ pub struct Target {
         x_kube(validation = Rule::new(QUALIFIED_KEYS).message(QUALIFIED_KEYS_MESSAGE), validation = Rule::new(FREE_KEYS).message(FREE_KEYS_MESSAGE))
     )]
     pub annotations: Option<BTreeMap<String, String>>,
-    /// Whether the Secret goes when the GraphToken goes. Default: Delete.
+    /// What becomes of the Secret when the GraphToken goes. Default: Delete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
     /// Whether pods get the refresh token too, in the formats O365 and OAuth2. Pods that use it rotate it behind the operator's
-    /// back, and cannot write back what they got: leave it out unless a library refuses to start without one.
+    /// back, and cannot write back what they got: leave it out unless a library refuses to start without one. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub include_refresh_token: Option<bool>,
     /// The Secret's keys. Default: token (AccessToken) and o365_token.txt (O365).
@@ -80,7 +80,7 @@ pub struct Target {
 pub struct Workload {
     /// Deployment, StatefulSet or DaemonSet.
     pub kind: WorkloadKind,
-    /// Its name.
+    /// Name of the workload.
     #[cfg_attr(
         feature = "operator",
         schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))
@@ -100,7 +100,8 @@ pub enum WorkloadKind {
     DaemonSet,
 }
 
-/// What becomes of the target when the `GraphToken` goes.
+/// What becomes of the Secret when the GraphToken goes: Delete, or Retain: it stays as it is, and nobody refreshes it any
+/// more. Default: Delete.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 pub enum DeletionPolicy {
@@ -128,7 +129,7 @@ pub struct DataEntry {
             .message("a key may not be . or begin with .., for the kubelet refuses such a file"))
     )]
     pub key: String,
-    /// How the token is written.
+    /// How the token is written; see [`Format`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
     /// A text of your own around the token, in Jinja's syntax: {{ access_token }}, token_type, expires_at (RFC 3339), expires_on
@@ -138,7 +139,9 @@ pub struct DataEntry {
     pub template: Option<String>,
 }
 
-/// How a token is written into a key of the target.
+/// How the token is written: AccessToken (the token alone, without a newline), O365 (the token file of python-o365 2.1 and
+/// later, an MSAL cache), OAuth2 (JSON for Go's oauth2, rclone and python-o365 2.0) or AuthorizationHeader (the line
+/// Authorization: Bearer …).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 pub enum Format {
