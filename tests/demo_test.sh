@@ -4,11 +4,10 @@
 # Usage: tests/demo_test.sh
 
 set -euo pipefail
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=lib/check.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/lib/check.sh"
 cd -- "$ROOT"
-T=$(mktemp -d)
 RUN=$ROOT/.demo/run
-PASSED=0 FAILED=0
 DEMO='' # the process group of one that runs
 
 cleanup() {
@@ -17,32 +16,8 @@ cleanup() {
     wait "$DEMO" 2>/dev/null || true
   fi
   if [[ -e $RUN/kept ]]; then hack/demo/down.sh >&2 || true; fi
-  rm -rf -- "$T"
 }
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
-# check NAME COMMAND...: one behaviour; its output is shown only when it fails.
-check() {
-  local name=$1
-  shift
-  # Not in a condition: `set -e` must hold inside.
-  set +e
-  (set -e && "$@") >"$T/out" 2>&1
-  local status=$?
-  set -e
-  if ((status == 0)); then
-    PASSED=$((PASSED + 1))
-    printf 'ok      %s\n' "$name"
-  else
-    FAILED=$((FAILED + 1))
-    printf 'FAILED  %s\n' "$name"
-    sed 's/^/        | /' "$T/out"
-  fi
-}
-shows() { grep -qE -- "$2" "$1" || { echo "expected /$2/ in:"; cat "$1"; return 1; }; }
-equals() { [[ $1 == "$2" ]] || { echo "'$1' is not '$2'"; return 1; }; }
 
 # ---- a demo, and what it may leave ------------------------------------------------------------------------------------
 
@@ -61,7 +36,6 @@ finish() {
   wait "$DEMO" || STATUS=$?
   DEMO=''
 }
-lives() { [[ -r /proc/$1/stat ]] && ! grep -q '^State:[[:space:]]*[ZX]' "/proc/$1/status"; }
 # at_first_row NAME: waits until the table has begun, after a build if need be; status 1 when the demo ended before.
 at_first_row() {
   until grep -qE '^  [0-9:]{8}  True ' "$T/$1"; do
@@ -183,5 +157,4 @@ for behaviour in no_token_and_no_colour_is_printed the_seed_is_in_no_process_arg
   check "all: ${behaviour//_/ }" "$behaviour"
 done
 
-printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
-((FAILED == 0))
+conclude

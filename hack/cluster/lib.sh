@@ -12,6 +12,8 @@ RUN=$STATE/run LOG=$STATE/log PKI=$STATE/pki BIN=$STATE/bin
 # In the order of their start.
 COMPONENTS=(etcd kube-apiserver kube-controller-manager)
 LAUNCHING=''
+# What undoes a start that is not done yet; empty before and after.
+UNDO=''
 
 # stdout is for results alone (the export line); everything said to people goes to stderr.
 say() { printf 'cluster: %s\n' "$*" >&2; }
@@ -49,7 +51,9 @@ lock_checkout() {
 # process_start PID: prints the start time; status 1 when there is no such process or only its zombie.
 process_start() {
   local stat fields
-  { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
+  # Not by $(<…): in bash 5.2 a file that is not there ends the shell under `set -e`, whatever follows. There is no NUL: read
+  # takes all of it, and reports that it ended.
+  { read -r -d '' stat <"/proc/$1/stat" || [[ -n ${stat:-} ]]; } 2>/dev/null || return 1
   # The name in parentheses may itself hold spaces; what follows the last ") " starts with field 3.
   read -ra fields <<<"${stat##*) }"
   [[ ${fields[0]} != [ZX] ]] || return 1
@@ -160,6 +164,30 @@ stop_all() {
   for name in "${names[@]}" etcd; do
     [[ ! -e $RUN/$name.pid ]] || stop_component "$name" 10
   done
+}
+
+# undo_start: for EXIT. Whatever goes wrong, by an error or by Ctrl-C: nothing that is not whole stays behind but its logs.
+undo_start() {
+  local status=$? i undo=$UNDO
+  UNDO=''
+  if [[ -n $undo ]]; then
+    for ((i = 0; i < 100; i++)); do
+      if [[ -z $LAUNCHING || -e $RUN/$LAUNCHING.pid ]]; then break; fi
+      sleep 0.02
+    done
+    "$undo" || true
+  fi
+  exit "$status"
+}
+
+# die_of NAME WHAT NEXT...: the end of its log tells more than we could.
+die_of() {
+  local name=$1 what=$2
+  shift 2
+  printf -- '---- the last lines of %s\n' "$LOG/$name.log" >&2
+  tail -n 20 -- "$LOG/$name.log" | cut -c1-400 >&2 || true
+  printf -- '----\n' >&2
+  die "$name $what." "$@" "All logs: $LOG"
 }
 
 # remove_state: never follows a mount that something left in there.

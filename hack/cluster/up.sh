@@ -22,31 +22,14 @@ healthy() {
 # shellcheck disable=SC2016  # $PATH is for the shell that evaluates it
 print_export() { printf 'export KUBECONFIG=%s PATH=%s:"$PATH"\n' "$(quoted "$STATE/kubeconfig")" "$(quoted "$BIN")"; }
 
-STARTING=''
-# Whatever goes wrong, by an error or by Ctrl-C: nothing of a cluster that is not whole stays behind but its logs.
-on_exit() {
-  local status=$? i
-  if [[ -n $STARTING ]]; then
-    STARTING=''
-    for ((i = 0; i < 100; i++)); do
-      if [[ -z $LAUNCHING || -e $RUN/$LAUNCHING.pid ]]; then break; fi
-      sleep 0.02
-    done
-    stop_all || true
-  fi
-  exit "$status"
-}
-trap on_exit EXIT
+trap undo_start EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# failed NAME WHAT: the end of the log tells more than we could.
+# failed NAME WHAT
 failed() {
-  printf -- '---- the last lines of %s\n' "$LOG/$1.log" >&2
-  tail -n 20 -- "$LOG/$1.log" >&2 || true
-  printf -- '----\n' >&2
-  die "$1 $2." "Read the lines above; then run this again (it begins from nothing)." \
-    "If the machine is slow: CLUSTER_START_TIMEOUT=600 make cluster-up. All logs: $LOG"
+  die_of "$1" "$2" "Read the lines above; then run this again (it begins from nothing)." \
+    "If the machine is slow: CLUSTER_START_TIMEOUT=600 make cluster-up"
 }
 
 # await NAME: status 75 when it ended because another process had taken its port meanwhile.
@@ -92,7 +75,7 @@ mkdir -m 0700 -- "$STATE"
 "$HERE/binaries.sh" "$BIN" "${COMPONENTS[@]}" kubectl
 umask 077
 
-STARTING=1
+UNDO=stop_all
 say "starting ${COMPONENTS[*]}"
 for attempt in 1 2 3; do
   configure
@@ -104,6 +87,6 @@ for attempt in 1 2 3; do
   rm -rf -- "$STATE/etcd" "$LOG"
   ((attempt < 3)) || die "No free ports in three attempts." "Run this again."
 done
-STARTING=''
+UNDO=''
 say "up after $((SECONDS - begun)) s: https://127.0.0.1:$(<"$RUN/port"); logs in .cluster/log, requests in .cluster/audit.log"
 print_export

@@ -14,21 +14,7 @@ source "$NODE_SCRIPTS/configure.sh"
 
 START_TIMEOUT=${NODE_START_TIMEOUT:-120}
 
-STARTING=''
-# Whatever goes wrong, by an error or by Ctrl-C: the control plane and the logs stay, nothing else.
-on_exit() {
-  local status=$? i
-  if [[ -n $STARTING ]]; then
-    STARTING=''
-    for ((i = 0; i < 100; i++)); do
-      if [[ -z $LAUNCHING || -e $RUN/$LAUNCHING.pid ]]; then break; fi
-      sleep 0.02
-    done
-    stop_node || true
-  fi
-  exit "$status"
-}
-trap on_exit EXIT
+trap undo_start EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
@@ -38,13 +24,10 @@ node_is_up() {
   node_is_ready
 }
 
-# failed NAME WHAT: the end of the log tells more than we could.
+# failed NAME WHAT
 failed() {
-  printf -- '---- the last lines of %s\n' "$LOG/$1.log" >&2
-  tail -n 20 -- "$LOG/$1.log" | cut -c1-400 >&2 || true
-  printf -- '----\n' >&2
-  die "$1 $2." "Read the lines above; then run this again (the control plane is still up)." \
-    "If the machine is slow: NODE_START_TIMEOUT=600 make node-up. All logs: $LOG"
+  die_of "$1" "$2" "Read the lines above; then run this again (the control plane is still up)." \
+    "If the machine is slow: NODE_START_TIMEOUT=600 make node-up"
 }
 
 # await NAME WHAT COMMAND...: until the command says yes. Status 75 when NAME ended because its port was taken meanwhile.
@@ -106,7 +89,7 @@ fi
 "$HERE/binaries.sh" "$BIN" kubelet kube-scheduler
 umask 077
 
-STARTING=1
+UNDO=stop_node
 stop_node
 say "starting a node: ${NODE_COMPONENTS[*]}"
 for attempt in 1 2 3; do
@@ -119,6 +102,6 @@ for attempt in 1 2 3; do
   stop_node
   ((attempt < 3)) || die "No free ports in three attempts." "Run this again."
 done
-STARTING=''
+UNDO=''
 say "the node is Ready after $((SECONDS - begun)) s; logs in .cluster/log; images: hack/node/images.sh"
 printf '%s\n' "$line"

@@ -7,16 +7,15 @@
 #   --update: writes tests/chart/*.yaml anew, and nothing else     --offline: only what needs no node
 
 set -euo pipefail
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=../lib/check.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib/check.sh"
 CHART=$ROOT/charts/graphtoken-operator
-T=$(mktemp -d)
 chmod 755 "$T"
 ONE="$T/one"
 IMAGE=graphtoken.test/graphtoken-operator:tested
 export IMAGE
 # Of this test alone: whoever runs it may have others.
 SYSTEM=graphtoken-system TENANT_NS=pipelines RELEASE=tokens
-PASSED=0 FAILED=0
 
 cleanup() {
   # Checks run in shells of their own: files tell of what they left running.
@@ -25,43 +24,9 @@ cleanup() {
     if [[ -e $record ]]; then kill "$(<"$record")" 2>/dev/null || true; fi
   done
   if [[ -d $ONE ]]; then "$ONE/hack/cluster/down.sh" >/dev/null 2>&1 || true; fi
-  rm -rf --one-file-system -- "$T"
 }
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
-# check NAME COMMAND...: one behaviour; its output is shown only when it fails.
-check() {
-  local name=$1
-  shift
-  # Not in a condition: `set -e` must hold inside.
-  set +e
-  (set -e && "$@") >"$T/out" 2>&1
-  local status=$?
-  set -e
-  if ((status == 0)); then
-    PASSED=$((PASSED + 1))
-    printf 'ok      %s\n' "$name"
-  else
-    FAILED=$((FAILED + 1))
-    printf 'FAILED  %s\n' "$name"
-    sed 's/^/        | /' "$T/out"
-  fi
-}
-has() { grep -qF -- "$2" "$1" || { echo "expected '$2' in:"; cat "$1"; return 1; }; }
-fails() { if "$@"; then echo "should have failed: $*"; return 1; fi; }
-# within SECONDS COMMAND...
-within() {
-  local deadline=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    ((SECONDS < deadline)) || { echo "not within the time: $*"; return 1; }
-    sleep 0.3
-  done
-}
 helm() { "$ROOT/hack/chart/helm.sh" "$@"; }
-version() { sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1; }
 
 # ---- without a cluster -----------------------------------------------------------------------------------------------
 
@@ -402,5 +367,4 @@ else
     check "${behaviour//_/ }" "$behaviour"
   done
 fi
-printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
-((FAILED == 0))
+conclude

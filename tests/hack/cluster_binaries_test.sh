@@ -5,43 +5,18 @@
 # Usage: tests/hack/cluster_binaries_test.sh
 
 set -euo pipefail
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
-T=$(mktemp -d)
+# shellcheck source-path=SCRIPTDIR source=../lib/check.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib/check.sh"
 ONE="$T/check out one" TWO="$T/two"
 SERVER=''
-PASSED=0 FAILED=0
 
 cleanup() {
   for dir in "$ONE" "$TWO" "$T"/copy-*; do
     if [[ -d $dir ]]; then "$dir/hack/cluster/down.sh" >/dev/null 2>&1 || true; fi
   done
   if [[ -n $SERVER ]]; then kill "$SERVER" 2>/dev/null || true; fi
-  rm -rf -- "$T"
 }
-trap cleanup EXIT
-trap 'exit 130' INT TERM
 
-# check NAME COMMAND...: one behaviour; its output is shown only when it fails.
-check() {
-  local name=$1
-  shift
-  # Not in a condition: `set -e` must hold inside.
-  set +e
-  (set -e && "$@") >"$T/out" 2>&1
-  local status=$?
-  set -e
-  if ((status == 0)); then
-    PASSED=$((PASSED + 1))
-    printf 'ok      %s\n' "$name"
-  else
-    FAILED=$((FAILED + 1))
-    printf 'FAILED  %s\n' "$name"
-    sed 's/^/        | /' "$T/out"
-  fi
-}
-has() { grep -qF -- "$2" "$1" || { echo "expected '$2' in:"; cat "$1"; return 1; }; }
-has_not() { ! grep -F -- "$2" "$1" || { echo "unexpected: '$2'"; return 1; }; }
-fails() { if "$@"; then echo "should have failed: $*"; return 1; fi; }
 copy() { mkdir -p -- "$1/hack" && cp -R -- "$ROOT/hack/cluster" "$1/hack/" && cp -- "$ROOT/Makefile" "$1/"; }
 
 # ---- where programs come from --------------------------------------------------------------------------------------
@@ -283,5 +258,4 @@ for behaviour in \
   down_twice_is_fine foreign_processes_are_let_be a_failed_start_shows_why_and_leaves_nothing; do
   check "${behaviour//_/ }" "$behaviour"
 done
-printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
-((FAILED == 0))
+conclude

@@ -4,45 +4,20 @@
 # checkout's own cluster is not touched. Skipped, with the reason, where no node can run. Usage: tests/hack/image_test.sh
 
 set -euo pipefail
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
-T=$(mktemp -d)
+# shellcheck source-path=SCRIPTDIR source=../lib/check.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib/check.sh"
 chmod 755 "$T"
 ONE="$T/one"
 IMAGE=graphtoken.test/graphtoken-operator:tested
 export IMAGE
-PASSED=0 FAILED=0
 
 cleanup() {
   # Checks run in shells of their own: a file tells of what one of them left running.
   if [[ -e $T/operator.pid ]]; then kill "$(<"$T/operator.pid")" 2>/dev/null || true; fi
   if [[ -d $ONE ]]; then "$ONE/hack/cluster/down.sh" >/dev/null 2>&1 || true; fi
-  rm -rf --one-file-system -- "$T"
 }
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
-# check NAME COMMAND...: one behaviour; its output is shown only when it fails.
-check() {
-  local name=$1
-  shift
-  # Not in a condition: `set -e` must hold inside.
-  set +e
-  (set -e && "$@") >"$T/out" 2>&1
-  local status=$?
-  set -e
-  if ((status == 0)); then
-    PASSED=$((PASSED + 1))
-    printf 'ok      %s\n' "$name"
-  else
-    FAILED=$((FAILED + 1))
-    printf 'FAILED  %s\n' "$name"
-    sed 's/^/        | /' "$T/out"
-  fi
-}
-fails() { if "$@"; then echo "should have failed: $*"; return 1; fi; }
 in_one() { (eval "$(<"$T/one.export")" && "$@"); }
-version() { sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1; }
 
 # What it builds with a registry, as far as can be told without one.
 the_dockerfiles_context_is_all_that_cargo_wants() {
@@ -167,5 +142,4 @@ for behaviour in \
   check "${behaviour//_/ }" "$behaviour"
 done
 cat "$T/said" "$T/ready" 2>/dev/null || true
-printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
-((FAILED == 0))
+conclude

@@ -4,57 +4,22 @@
 # Status 77, with the reason, where no node can run. Usage: tests/hack/node_test.sh
 
 set -euo pipefail
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=../lib/check.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib/check.sh"
 # Some users may pass through the temporary folder: one check is of a run by nobody.
-T=$(mktemp -d)
 chmod 755 "$T"
 ONE="$T/a check out whose path is far longer than the hundred and eight bytes that the name of a unix socket may have/one"
 TWO="$T/two"
-PASSED=0 FAILED=0
 
 cleanup() {
   for dir in "$ONE" "$TWO"; do
     if [[ -d $dir ]]; then "$dir/hack/cluster/down.sh" >/dev/null 2>&1 || true; fi
   done
-  rm -rf --one-file-system -- "$T"
 }
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
-# check NAME COMMAND...: one behaviour; its output is shown only when it fails.
-check() {
-  local name=$1
-  shift
-  # Not in a condition: `set -e` must hold inside.
-  set +e
-  (set -e && "$@") >"$T/out" 2>&1
-  local status=$?
-  set -e
-  if ((status == 0)); then
-    PASSED=$((PASSED + 1))
-    printf 'ok      %s\n' "$name"
-  else
-    FAILED=$((FAILED + 1))
-    printf 'FAILED  %s\n' "$name"
-    sed 's/^/        | /' "$T/out"
-  fi
-}
-has() { grep -qF -- "$2" "$1" || { echo "expected '$2' in:"; cat "$1"; return 1; }; }
-fails() { if "$@"; then echo "should have failed: $*"; return 1; fi; }
 copy() { mkdir -p -- "$1/hack" && cp -R -- "$ROOT/hack/cluster" "$ROOT/hack/node" "$1/hack/" && cp -- "$ROOT/Makefile" "$1/"; }
 pids() { cut -d' ' -f1 "$1"/.cluster/run/*.pid; }
-lives() { [[ -r /proc/$1/stat ]] && ! grep -q '^State:[[:space:]]*[ZX]' "/proc/$1/status"; }
 in_one() { (eval "$(<"$T/one.export")" && "$@"); }
-# within SECONDS COMMAND...
-within() {
-  local deadline=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    ((SECONDS < deadline)) || return 1
-    sleep 0.2
-  done
-}
 
 # pod NAME: as users run theirs; it prints its Secret whenever that is another one, and says when it is asked to end.
 pod() {
@@ -208,5 +173,4 @@ for behaviour in \
   node_down_leaves_the_control_plane_alone down_twice_is_fine a_node_that_was_killed_comes_back; do
   check "${behaviour//_/ }" "$behaviour"
 done
-printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
-((FAILED == 0))
+conclude

@@ -5,51 +5,19 @@
 # Usage: tests/prometheus/live_test.sh   (PICTURE=FILE draws the dashboard, which takes 45 s longer)
 
 set -euo pipefail
-ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=../lib/check.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/../lib/check.sh"
 cd -- "$ROOT"
 # shellcheck source-path=SCRIPTDIR source=../../hack/lib/process.sh
 source "$ROOT/hack/lib/process.sh"
-T=$(mktemp -d)
 COPY=$T/checkout
-PASSED=0 FAILED=0
 TOKEN_LIFE=30 # seconds
 
 cleanup() {
   for name in prometheus operator simulator; do end_recorded "$T/$name.pid" 15; done
   if [[ -d $COPY ]]; then make -sC "$COPY" cluster-down >/dev/null 2>&1 || true; fi
-  rm -rf --one-file-system -- "$T"
 }
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
 
-# check NAME COMMAND...: one behaviour; its output is shown only when it fails.
-check() {
-  local name=$1
-  shift
-  # Not in a condition: `set -e` must hold inside.
-  set +e
-  (set -e && "$@") >"$T/out" 2>&1
-  local status=$?
-  set -e
-  if ((status == 0)); then
-    PASSED=$((PASSED + 1))
-    printf 'ok      %s\n' "$name"
-  else
-    FAILED=$((FAILED + 1))
-    printf 'FAILED  %s\n' "$name"
-    sed 's/^/        | /' "$T/out"
-  fi
-}
-# within SECONDS COMMAND...
-within() {
-  local deadline=$((SECONDS + $1))
-  shift
-  until "$@"; do
-    ((SECONDS < deadline)) || return 1
-    sleep 0.2
-  done
-}
 give_up() {
   printf '%s\n' "$1" >&2
   tail -n 20 -- "$T"/*.log >&2
@@ -324,5 +292,4 @@ for behaviour in an_alert_fires_before_the_token_expires a_second_alert_names_th
   check "${behaviour//_/ }" "$behaviour"
 done
 if [[ -s $T/left ]]; then printf 'the first alert fired %s s before the token expired, which lives %s s\n' "$(<"$T/left")" "$TOKEN_LIFE"; fi
-printf '%d passed, %d failed\n' "$PASSED" "$FAILED"
-((FAILED == 0))
+conclude
