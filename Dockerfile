@@ -4,9 +4,13 @@
 #                             all is built in here; docker and buildah can
 #   hack/image/build.sh       no registry: the files are this machine's, given as a build context in the place of `files`
 ARG RUST=1.95
+# For the SBOM, where one is asked for: the image has neither a list of packages nor Cargo.lock. The context has the one and the
+# stage that builds the other.
+ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
 
 # Each platform's on that platform, natively or emulated: so what is copied is what was linked to.
 FROM docker.io/library/rust:${RUST}-bookworm AS built
+ARG BUILDKIT_SBOM_SCAN_STAGE=true
 ARG TARGETARCH
 WORKDIR /source
 COPY . .

@@ -8,7 +8,8 @@ use kube::Api;
 use kube::api::ListParams;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -261,15 +262,11 @@ async fn serve(
 
 fn stop_on_signals() -> Result<CancellationToken, Error> {
     let stop = CancellationToken::new();
-    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let mut requests = Requests::new().map_err(Error::Signals)?;
     let told = stop.clone();
     tokio::spawn(async move {
         for again in [false, true] {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            requests.next().await;
             if again {
                 tracing::error!("a second signal: ending at once, though something is in flight");
                 std::process::exit(130);
@@ -279,4 +276,40 @@ fn stop_on_signals() -> Result<CancellationToken, Error> {
         }
     });
     Ok(stop)
+}
+
+/// Requests to end: SIGTERM and SIGINT.
+#[cfg(unix)]
+struct Requests {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+#[cfg(unix)]
+impl Requests {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Requests to end: Ctrl-C. The operator is not made for Windows, but the plugin is, from the same library.
+#[cfg(windows)]
+struct Requests(tokio::signal::windows::CtrlC);
+
+#[cfg(windows)]
+impl Requests {
+    fn new() -> std::io::Result<Self> {
+        tokio::signal::windows::ctrl_c().map(Self)
+    }
+
+    async fn next(&mut self) {
+        self.0.recv().await;
+    }
 }

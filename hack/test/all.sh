@@ -112,6 +112,7 @@ step pure pure
 step docs docs
 step scripts scripts
 step deny hack/test/deny.sh
+step release hack/test/release.sh
 step simulator simulator
 step lost lost
 step fuzz hack/test/fuzz.sh
