@@ -370,8 +370,10 @@ fn issued_for(client: &Client, grant: &Grant, scopes: &[String]) -> String {
     sorted.sort_unstable();
     let cloud = format!("{:?}", client.cloud);
     let parts = [&*client.tenant, &*client.client_id, &*cloud, &*client.token_url, grant.kind().as_str()];
+    // A token is tried only at the Graph for which it was got.
+    let graph = client.own_graph.as_ref().map(|graph| format!("graph {graph}"));
     let mut hash = Sha256::new();
-    for part in parts.into_iter().chain(sorted) {
+    for part in parts.into_iter().chain(sorted).chain(graph.as_deref()) {
         hash.update(part.len().to_be_bytes());
         hash.update(part);
     }

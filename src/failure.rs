@@ -432,6 +432,12 @@ fn codes(value: Option<&Value>) -> Vec<u32> {
     value.and_then(Value::as_array).into_iter().flatten().filter_map(code).take(MAX_CODES).collect()
 }
 
+/// Whether a text that people see has a secret in it. One of a few characters is found in anything.
+pub(crate) fn shows(text: &str, secret: &str) -> bool {
+    const SHORTEST: usize = 8;
+    secret.len() >= SHORTEST && text.contains(secret)
+}
+
 fn echoes(text: &str, secret: &str) -> bool {
     !secret.is_empty() && (text.contains(secret) || (text.len() >= MIN_PIECE && secret.contains(text)))
 }

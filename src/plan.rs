@@ -315,7 +315,7 @@ fn chain_is_usable(desired: &Desired, credential: &Credential) -> bool {
                 .into_iter()
                 .flatten()
                 .any(|tenant| tenant.eq_ignore_ascii_case(&wanted.tenant));
-            same_tenant && got.client_id == wanted.client_id && got.token_origin == wanted.token_origin
+            same_tenant && got.client_id == wanted.client_id && got.same_server(&wanted)
         })
     }
 }
@@ -331,7 +331,7 @@ fn no_chain(desired: &Desired, observed: &Observed, credential: Option<&Credenti
             message: format!(
                 "the sign-in that is kept was made for another tenant, client or token endpoint than {} at {}; sign in for \
                  this one and put the new refresh token into the seed Secret",
-                desired.client.client_id, desired.client.token_origin
+                desired.client.client_id, desired.client.token_url
             ),
         },
         _ => Problem {

@@ -52,10 +52,14 @@ pub struct Client {
     pub token_url: String,
     /// Its scheme, host and port: a refresh token is never sent to another one than it was got from.
     pub token_origin: String,
+    /// The whole of it, where it is not a Microsoft cloud's: one host may serve many authorities, told apart by paths.
+    pub own_token_url: Option<String>,
     /// The device authorization endpoint, with the grant that needs it.
     pub device_url: Option<String>,
     /// Microsoft Graph without `/v1.0`; `None`: not known, beside a token endpoint that is not Microsoft's.
     pub graph: Option<String>,
+    /// The same, where the spec names it.
+    pub own_graph: Option<String>,
     /// What a short scope gets in front.
     pub scope_prefix: &'static str,
     /// Whether the token endpoint is the cloud's own.
@@ -240,15 +244,20 @@ pub(super) fn client(stated: &ClientSpec, grant: &Grant, guards: &Guards) -> Res
     let facts = cloud_facts(stated.cloud);
     let endpoints = &stated.endpoints;
     let tenant_url = format!("https://{}/{}", facts.authority, stated.tenant);
-    let token_origin = match &endpoints.token {
-        Some(url) => guarded("token", url, guards)?.origin().ascii_serialization(),
+    let own = |url: &String| guarded("token", url, stated.cloud, guards);
+    let own = endpoints.token.as_ref().map(own).transpose()?;
+    let token_origin = match &own {
+        Some(url) => url.origin().ascii_serialization(),
         None => format!("https://{}", facts.authority),
     };
+    let graph = graph(stated, &facts, guards)?;
     Ok(Client {
         token_url: endpoints.token.clone().unwrap_or_else(|| format!("{tenant_url}/oauth2/v2.0/token")),
         token_origin,
-        device_url: device_url(endpoints, grant, &tenant_url, guards)?,
-        graph: graph(endpoints, &facts, guards)?,
+        own_token_url: own.filter(|url| url.host_str() != Some(facts.authority)).map(String::from),
+        device_url: device_url(stated, grant, &tenant_url, guards)?,
+        own_graph: graph.clone().filter(|_| endpoints.graph.is_some()),
+        graph,
         scope_prefix: facts.graph,
         is_microsofts: endpoints.token.is_none(),
         openid_configuration: endpoints
@@ -266,14 +275,15 @@ pub(super) fn client(stated: &ClientSpec, grant: &Grant, guards: &Guards) -> Res
 }
 
 fn device_url(
-    endpoints: &Endpoints,
+    stated: &ClientSpec,
     grant: &Grant,
     tenant_url: &str,
     guards: &Guards,
 ) -> Result<Option<String>, SpecError> {
+    let endpoints = &stated.endpoints;
     let url = match (&endpoints.device_authorization, &endpoints.token) {
         (Some(url), _) => {
-            guarded("deviceAuthorization", url, guards)?;
+            guarded("deviceAuthorization", url, stated.cloud, guards)?;
             url.clone()
         }
         (None, None) => format!("{tenant_url}/oauth2/v2.0/devicecode"),
@@ -288,10 +298,11 @@ fn device_url(
     Ok((*grant == Grant::DeviceCode).then_some(url))
 }
 
-fn graph(endpoints: &Endpoints, facts: &CloudFacts, guards: &Guards) -> Result<Option<String>, SpecError> {
+fn graph(stated: &ClientSpec, facts: &CloudFacts, guards: &Guards) -> Result<Option<String>, SpecError> {
+    let endpoints = &stated.endpoints;
     match (&endpoints.graph, &endpoints.token) {
         (Some(url), _) => {
-            guarded("graph", url, guards)?;
+            guarded("graph", url, stated.cloud, guards)?;
             Ok(Some(url.trim_end_matches('/').to_owned()))
         }
         (None, None) => Ok(Some(facts.graph.to_owned())),
@@ -321,7 +332,7 @@ fn proof(auth: Option<&ClientAuth>, facts: &CloudFacts, guards: &Guards) -> Resu
 }
 
 /// An endpoint that the spec names, if the operator's settings allow it.
-fn guarded(field: &'static str, endpoint: &str, guards: &Guards) -> Result<Url, SpecError> {
+fn guarded(field: &'static str, endpoint: &str, cloud: Cloud, guards: &Guards) -> Result<Url, SpecError> {
     let wrong = |problem: String| SpecError::Endpoint { field, problem };
     let url = Url::parse(endpoint).map_err(|e| wrong(e.to_string()))?;
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
@@ -334,13 +345,17 @@ fn guarded(field: &'static str, endpoint: &str, guards: &Guards) -> Result<Url, 
         other => return Err(wrong(format!("scheme {other} is neither https nor http"))),
     }
     let host = url.host_str().unwrap_or_default().to_ascii_lowercase();
-    // Who signs in there and who is asked there are not the same: a refresh token has no business at Microsoft Graph.
-    let is_clouds = CLOUDS.iter().map(|cloud| cloud_facts(*cloud)).any(|facts| match field {
-        "graph" => facts.graph.strip_prefix("https://").is_some_and(|graph| graph == host),
-        _ => facts.authority == host,
-    });
-    if !is_clouds && !guards.allowed_endpoint_hosts.contains(&host) {
-        return Err(SpecError::HostNotAllowed { field, host });
+    // Who signs in there and who is asked there are not the same: a refresh token has no business at Microsoft Graph. Nor
+    // has a token of one cloud at another.
+    let is_of = |cloud: &Cloud| match field {
+        "graph" => cloud_facts(*cloud).graph.strip_prefix("https://").is_some_and(|graph| graph == host),
+        _ => cloud_facts(*cloud).authority == host,
+    };
+    if is_of(&cloud) || guards.allowed_endpoint_hosts.contains(&host) {
+        return Ok(url);
     }
-    Ok(url)
+    match CLOUDS.iter().find(|cloud| is_of(cloud)) {
+        Some(theirs) => Err(wrong(format!("{host} is of the cloud {theirs:?}, and spec.cloud is {cloud:?}"))),
+        None => Err(SpecError::HostNotAllowed { field, host }),
+    }
 }

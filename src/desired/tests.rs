@@ -107,6 +107,104 @@ fn an_endpoint_that_is_not_allowed_is_refused(#[case] url: &str, #[case] says: &
     assert!(refused.contains(says), "{refused}");
 }
 
+/// Each is somewhere else than it looks, or looks like somewhere else than it is.
+#[rstest]
+#[case::a_user("https://idp.test@evil.test/token")]
+#[case::a_user_with_a_port("https://idp.test:443@evil.test/token")]
+#[case::an_encoded_user("https://idp.test%40evil.test/token")]
+#[case::a_backslash(r"https://evil.test\@idp.test/token")]
+#[case::a_backslash_before(r"https://evil.test\.idp.test/token")]
+#[case::slashes("https:///evil.test/idp.test/token")]
+#[case::no_slashes("https:evil.test/token")]
+#[case::a_suffix("https://idp.test.evil.test/token")]
+#[case::a_prefix("https://evil-idp.test/token")]
+#[case::a_subdomain("https://evil.idp.test/token")]
+#[case::a_trailing_dot("https://idp.test./token")]
+#[case::an_encoded_dot("https://idp%2etest%2eevil.test/token")]
+#[case::an_encoded_slash("https://evil.test%2fidp.test/token")]
+#[case::an_encoded_end("https://idp.test%00.evil.test/token")]
+#[case::a_line("https://idp.test\u{a}.evil.test/token")]
+#[case::a_query("https://evil.test?idp.test/token")]
+#[case::a_letter_of_another_alphabet("https://\u{456}dp.test/token")]
+#[case::a_full_stop_of_another_script("https://evil\u{3002}idp.test/token")]
+#[case::a_soft_hyphen_in_an_evil_host("https://ev\u{ad}il.test/token")]
+#[case::an_address("https://127.0.0.1/token")]
+#[case::an_address_as_a_number("https://2130706433/token")]
+#[case::an_address_in_hexadecimal("https://0x7f.1/token")]
+#[case::an_address_in_octal("https://0177.0.0.1/token")]
+#[case::an_ipv6_address("https://[::1]/token")]
+#[case::a_mapped_address("https://[::ffff:127.0.0.1]/token")]
+#[case::metadata_of_a_cloud("https://169.254.169.254/token")]
+#[case::the_api_server("https://kubernetes.default.svc/token")]
+fn no_spelling_of_another_host_passes(
+    #[case] url: &str,
+    #[values("token", "deviceAuthorization", "graph")] member: &str,
+) {
+    let mut endpoints = json!({"token": "https://idp.test/token"});
+    endpoints[member] = json!(url);
+    let refused = parse(&json!({"endpoints": endpoints, "grant": {"deviceCode": {}}}), &lax());
+    assert!(refused.is_err(), "{:?}", refused.map(|desired| desired.client));
+}
+
+/// What is allowed is what is asked: the text that was checked is read by the same parser when it is sent.
+#[rstest]
+#[case::upper_case("https://IDP.Test/token")]
+#[case::full_width("https://\u{ff49}dp.test/token")]
+#[case::encoded("https://%69dp.test/token")]
+#[case::its_port("https://idp.test:8443/token")]
+#[case::a_soft_hyphen("https://id\u{ad}p.test/token")]
+#[case::slashes(r"https:\\idp.test\token")]
+fn another_spelling_of_an_allowed_host_goes_to_that_host(#[case] url: &str) {
+    let client = parse(&json!({"endpoints": {"token": url}}), &lax()).unwrap().client;
+    let asked = url::Url::parse(&client.token_url).unwrap();
+    assert_eq!(asked.host_str(), Some("idp.test"));
+    assert_eq!(asked.origin().ascii_serialization(), client.token_origin);
+}
+
+#[rstest]
+#[case::ipv6("[::1]", "https://[0:0:0:0:0:0:0:1]/token")]
+#[case::idn("xn--bcher-kva.test", "https://B\u{dc}CHER.test/token")]
+fn hosts_are_compared_as_the_url_standard_writes_them(#[case] allowed: &str, #[case] url: &str) {
+    let guards = Guards { allowed_endpoint_hosts: vec![allowed.to_owned()], ..Guards::default() };
+    assert!(parse(&json!({"endpoints": {"token": url}}), &guards).is_ok());
+}
+
+#[rstest]
+#[case("token", "https://login.microsoftonline.us/x/oauth2/v2.0/token")]
+#[case("deviceAuthorization", "https://login.partner.microsoftonline.cn/x/oauth2/v2.0/devicecode")]
+#[case("graph", "https://dod-graph.microsoft.us")]
+fn a_token_of_one_cloud_has_no_business_at_another(#[case] member: &str, #[case] url: &str) {
+    let endpoints = json!({"endpoints": {member: url}, "grant": {"deviceCode": {}}});
+    let refused = parse(&endpoints, &Guards::default()).unwrap_err().to_string();
+    assert!(refused.contains("is of the cloud") && refused.contains("spec.cloud is Public"), "{refused}");
+}
+
+/// The API server's pattern lets less pass; this holds for any text.
+#[rstest]
+#[case("//evil.test/me")]
+#[case("/\\evil.test/me")]
+#[case("/@evil.test/me")]
+#[case(":443@evil.test/me")]
+#[case(".evil.test/me")]
+#[case("/..//evil.test/me")]
+#[case("/../../../../me")]
+#[case("/%2e%2e/%2f%2fevil.test")]
+#[case("/me?x=https://evil.test/#")]
+#[case("/me\r\nHost: evil.test")]
+fn whatever_is_asked_for_is_asked_of_graph(
+    #[case] path: &str,
+    #[values(None, Some("http://idp.test/graph/"))] graph: Option<&str>,
+) {
+    let mut patch = json!({"verify": {"interval": "1h", "path": path}});
+    if let Some(graph) = graph {
+        patch["endpoints"] = json!({"token": "http://idp.test/t", "graph": graph});
+    }
+    let probing = parse(&patch, &lax()).unwrap().probing.unwrap();
+    let asked = url::Url::parse(&format!("{}{}", probing.graph, probing.path.unwrap())).unwrap();
+    assert_eq!(asked.host_str(), Some(if graph.is_some() { "idp.test" } else { "graph.microsoft.com" }));
+    assert!(asked.username().is_empty() && asked.password().is_none());
+}
+
 #[test]
 fn http_needs_the_operators_leave() {
     let strict = Guards { allow_http_endpoints: false, ..lax() };
@@ -145,6 +243,7 @@ fn a_bad_spec_is_refused_and_says_where(#[case] patch: Value, #[case] says: &str
 #[case(json!({"clientId": "other"}), false)]
 #[case(json!({"cloud": "USGov"}), false)]
 #[case(json!({"endpoints": {"token": "http://idp.test/token"}}), false)]
+#[case(json!({"endpoints": {"graph": "http://idp.test"}}), false)]
 #[case(json!({"scopes": ["Mail.Read", "User.Read"]}), false)]
 #[case(json!({"account": "a@b.c"}), true)]
 #[case(json!({"suspend": true}), true)]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::{Map, Value};
 use url::Url;
 
@@ -57,13 +57,17 @@ pub fn poll(client_id: &str, device_code: &SecretString, proof: Proof<'_>) -> To
         .with_proof(proof)
 }
 
-/// Reads the answer of the device authorization endpoint. `now` is only for a Retry-After that is a date.
-pub fn read(answer: &Answer<'_>, now: Timestamp) -> Result<Authorization, Box<Failure>> {
+/// Reads the answer of the device authorization endpoint to this request. `now` is only for a Retry-After that is a date.
+pub fn read(
+    answer: &Answer<'_>,
+    now: Timestamp,
+    request: &TokenRequest,
+) -> Result<Authorization, Box<Failure>> {
     if !answer.is_success() {
         return Err(failure::classify(GrantKind::DeviceCode, answer, now).into());
     }
     let body = answer.object().unwrap_or_default();
-    started(&body).map_err(|why| failure::unusable(GrantKind::DeviceCode, answer, why, now).into())
+    started(&body, request).map_err(|why| failure::unusable(GrantKind::DeviceCode, answer, why, now).into())
 }
 
 /// A failure of this endpoint in words of its own: those that all requests share name the token endpoint.
@@ -77,7 +81,7 @@ pub fn named(mut failure: Failure) -> Failure {
     failure
 }
 
-fn started(body: &Map<String, Value>) -> Result<Authorization, &'static str> {
+fn started(body: &Map<String, Value>, request: &TokenRequest) -> Result<Authorization, &'static str> {
     let device_code = usable_token(body.get("device_code")).ok_or("no usable device_code is in it")?;
     let text = |member: &str| body.get(member).and_then(Value::as_str);
     let user_code =
@@ -85,6 +89,13 @@ fn started(body: &Map<String, Value>) -> Result<Authorization, &'static str> {
     // Google's and old drafts' spelling is verification_url.
     let uri = text("verification_uri").or_else(|| text("verification_url"));
     let uri = uri.filter(|uri| is_uri(uri)).ok_or("no usable verification_uri is in it")?;
+    // Both are shown in the status; and whoever has the device code gets the tokens.
+    let shown = |secret: &SecretString| {
+        [user_code, uri].into_iter().any(|text| failure::shows(text, secret.expose_secret()))
+    };
+    if shown(&device_code) || request.secrets().any(shown) {
+        return Err("a secret shows in its user_code or verification_uri");
+    }
     let told = |member: &str, default: Duration, most: Duration| {
         seconds(body.get(member)).filter(|told| !told.is_zero()).unwrap_or(default).min(most)
     };

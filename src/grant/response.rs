@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
 use super::{Account, GrantKind, TokenRequest};
@@ -122,12 +122,36 @@ impl Outcome {
     #[must_use]
     pub fn masked(self, request: &TokenRequest) -> Self {
         match self {
-            Self::Issued(_) | Self::Pending { .. } => self,
+            Self::Issued(mut issued) => {
+                issued.mask(request);
+                Self::Issued(issued)
+            }
+            Self::Pending { .. } => self,
             Self::Refused(failure) => Self::Refused(failure.masked(request.secrets())),
             Self::Unusable { failure, rotated, account } => {
                 let secrets = request.secrets().chain(&rotated);
                 Self::Unusable { failure: failure.masked(secrets), rotated, account }
             }
+        }
+    }
+}
+
+impl Issued {
+    /// Scopes and ids are shown in the status, where secrets have no place.
+    fn mask(&mut self, request: &TokenRequest) {
+        let secrets = request.secrets().chain([&self.access_token]).chain(&self.refresh_token);
+        let secrets: Vec<&str> = secrets.map(ExposeSecret::expose_secret).collect();
+        let shows = |text: &String| secrets.iter().any(|secret| failure::shows(text, secret));
+        let before = self.granted_scopes.len();
+        self.granted_scopes.retain(|scope| !shows(scope));
+        if self.granted_scopes.len() < before && !self.warnings.contains(&Warning::ScopesDropped) {
+            self.warnings.push(Warning::ScopesDropped);
+        }
+        let ids = |account: &Account| {
+            shows(&account.object_id) || account.tenant_id.iter().chain(&account.guest_in).any(shows)
+        };
+        if self.account.as_ref().is_some_and(ids) {
+            self.account = None;
         }
     }
 }

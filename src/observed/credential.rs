@@ -53,7 +53,7 @@ pub struct StoredToken {
     pub granted_scopes: Vec<String>,
 }
 
-/// Who a refresh token was issued to, and where: it is worth nothing to another client, and never sent to another origin.
+/// Who a refresh token was issued to, and where: it is worth nothing to another client, and never sent to another server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ChainClient {
@@ -63,6 +63,16 @@ pub struct ChainClient {
     pub client_id: String,
     /// Origin of the token endpoint.
     pub token_origin: String,
+    /// The whole token endpoint, where it is not a Microsoft cloud's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_url: Option<String>,
+}
+
+impl ChainClient {
+    /// Whether both are of one token endpoint. At Microsoft's the tenant tells, which is compared apart.
+    pub fn same_server(&self, other: &Self) -> bool {
+        self.token_origin == other.token_origin && self.token_url == other.token_url
+    }
 }
 
 impl From<&Client> for ChainClient {
@@ -71,6 +81,7 @@ impl From<&Client> for ChainClient {
             tenant: client.tenant.clone(),
             client_id: client.client_id.clone(),
             token_origin: client.token_origin.clone(),
+            token_url: client.own_token_url.clone(),
         }
     }
 }

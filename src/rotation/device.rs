@@ -34,7 +34,7 @@ impl Exchanger {
             Ok(Received { status, retry_after, body }) => {
                 let answer =
                     Answer { status, retry_after: retry_after.as_deref(), body: body.expose_secret() };
-                device_code::read(&answer, self.clock.now()).map_err(|failure| *failure)
+                device_code::read(&answer, self.clock.now(), &request).map_err(|failure| *failure)
             }
         };
         let read = read.map_err(|failure| device_code::named(failure).masked(request.secrets()));

@@ -14,7 +14,11 @@ fn entra() -> Value {
 
 fn read_body(status: u16, body: &Value) -> Result<Authorization, Box<Failure>> {
     let body = body.to_string();
-    read(&Answer { status, retry_after: None, body: body.as_bytes() }, Timestamp::UNIX_EPOCH)
+    read(&Answer { status, retry_after: None, body: body.as_bytes() }, Timestamp::UNIX_EPOCH, &asked())
+}
+
+fn asked() -> TokenRequest {
+    authorization("app", &[], Proof::Secret(&"the-client~secret.of-this-app".into()))
 }
 
 fn names(request: &TokenRequest) -> Vec<(&str, &str)> {
@@ -67,6 +71,9 @@ fn times_that_make_no_sense_are_put_right(
 #[case("verification_uri", Value::Null, "verification_uri")]
 #[case("verification_uri", json!("javascript:alert(1)"), "verification_uri")]
 #[case("verification_uri", json!("https://ok.example/\nfake"), "verification_uri")]
+#[case("user_code", json!("GAQABAAEAAA"), "a secret shows")]
+#[case("verification_uri", json!("https://ok.example/?code=GAQABAAEAAA"), "a secret shows")]
+#[case("user_code", json!("x-the-client~secret.of-this-app"), "a secret shows")]
 fn what_no_user_could_use_is_no_answer(#[case] member: &str, #[case] value: Value, #[case] says: &str) {
     let mut body = entra();
     body[member] = value;
@@ -91,7 +98,7 @@ fn a_refusal_is_one_as_at_the_token_endpoint(
 #[test]
 fn a_failure_names_this_endpoint() {
     let redirect = Answer { status: 307, retry_after: None, body: b"" };
-    let failure = named(*read(&redirect, Timestamp::UNIX_EPOCH).unwrap_err());
+    let failure = named(*read(&redirect, Timestamp::UNIX_EPOCH, &asked()).unwrap_err());
     assert!(failure.message.starts_with("The device authorization endpoint answered with a redirect"));
     assert!(failure.message.ends_with("put the final URL into spec.endpoints.deviceAuthorization."));
     let unreached = named(failure::NoAnswer::TooLarge.into());

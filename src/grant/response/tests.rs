@@ -375,6 +375,40 @@ fn what_a_server_echoes_is_masked() {
     }
 }
 
+#[test]
+fn what_a_server_echoes_beside_a_token_is_left_out_of_what_the_status_shows() {
+    let proof = "the-client~secret.of-this-app".into();
+    let request = super::super::refresh_token::request(
+        "c",
+        &"0.AX-the-old-one".into(),
+        &[],
+        super::super::Proof::Secret(&proof),
+    );
+    let of = |members: Value| {
+        let body = with(members).to_string();
+        let Outcome::Issued(issued) = read_as(GrantKind::RefreshToken, 200, body.as_bytes()).masked(&request)
+        else {
+            panic!("no token")
+        };
+        issued
+    };
+    let token = "at-of-this-answer";
+    for scope in ["0.AX-the-old-one", "x.the-client~secret.of-this-app.x", "0.AX-the-new-one", token] {
+        let echoed = json!({"access_token": token, "refresh_token": "0.AX-the-new-one", "scope": format!("Mail.Read {scope}")});
+        let issued = of(echoed);
+        assert_eq!(issued.granted_scopes, ["Mail.Read"], "{scope}");
+        assert_eq!(issued.warnings, [Warning::ScopesDropped]);
+    }
+    for claims in [json!({"oid": "0.AX-the-old-one"}), json!({"oid": "o", "tid": "x0.AX-the-old-one"})] {
+        assert_eq!(of(json!({"id_token": id_token(&claims)})).account, None);
+    }
+    // A token that has the id in it hides nobody.
+    let issued = of(
+        json!({"access_token": "token-of-a-user-00000", "id_token": id_token(&json!({"oid": "a-user-00000"}))}),
+    );
+    assert_eq!(issued.account, Some(account("a-user-00000", None, None)));
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_read_without_a_panic(status: u16, body: Vec<u8>, retry_after: Option<String>) {

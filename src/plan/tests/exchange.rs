@@ -258,3 +258,28 @@ fn a_foreign_credential_blocks_and_says_why() {
         .with(World::request);
     assert_eq!(assert_blocked(&world, Reason::InvalidConfiguration), "it is not labelled");
 }
+
+/// One host may serve many authorities: Keycloak's realms, or whatever stands behind one ingress.
+#[rstest]
+#[case::another_path("https://idp.test/realms/b/token", false)]
+#[case::another_query("https://idp.test/realms/a/token?realm=b", false)]
+#[case::dots("https://idp.test/realms/a/../b/token", false)]
+#[case::another_port("https://idp.test:8443/realms/a/token", false)]
+#[case::the_same("https://idp.test/realms/a/token", true)]
+#[case::the_same_in_another_spelling("HTTPS://IDP.test:443/realms/b/../a/token", true)]
+fn a_refresh_token_is_never_sent_to_another_token_endpoint_of_the_host(
+    #[case] url: &str,
+    #[case] same: bool,
+) {
+    let at = |url: &str| json!({"token": url});
+    let world = World::delegated().with(|w| w.spec["endpoints"] = at("https://idp.test/realms/a/token"));
+    let client = crate::observed::ChainClient::from(&world.desired().client);
+    let world = world.with(|w| w.credential().record.client = Some(client));
+    let edited = world.with(|w| w.spec["endpoints"] = at(url));
+    if same {
+        assert!(matches!(edited.act(), Act::Exchange(exchange) if exchange.source == Source::Chain));
+    } else {
+        let message = assert_blocked(&edited, Reason::AuthorizationRequired);
+        assert!(message.contains("token endpoint") && message.contains(url), "{message}");
+    }
+}

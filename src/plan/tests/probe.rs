@@ -161,19 +161,30 @@ fn handled(world: &mut World) {
 #[case::failed(Verdict::Failed(404), 0)]
 #[case::unwell(Verdict::Unwell(502), 0)]
 #[case::throttled(Verdict::Throttled(Some(Duration::from_secs(90))), 90)]
-fn a_request_a_path_and_another_graph_pass_over_all_but_throttling(
+fn a_request_and_another_path_pass_over_all_but_throttling(
     #[case] verdict: Verdict,
     #[case] wait: i64,
-    #[values(handled, |w: &mut World| w.spec["verify"]["path"] = json!("/me/drive"), |w: &mut World| {
-        w.spec["endpoints"] = json!({"graph": "https://idp.test"});
-    })]
-    asks: fn(&mut World),
+    #[values(handled, |w: &mut World| w.spec["verify"]["path"] = json!("/me/drive"))] asks: fn(&mut World),
 ) {
     let world = tried().with(|w| w.tried(verdict, 0));
     assert_eq!(world.act(), Act::Wait);
     let asked = world.with(asks);
     assert_eq!(tried_at(&asked), wait);
     assert_eq!(asked.with(|w| w.tried(Verdict::Accepted, 0)).act(), Act::Wait, "once");
+}
+
+/// Who writes `GraphToken`s may name an allowed host there; a token that was got before is none of its business.
+#[rstest]
+#[case::delegated(tried(), Source::Chain)]
+#[case::app_only(tried_app(), Source::Client)]
+fn a_token_is_never_presented_to_a_graph_that_it_was_not_got_for(
+    #[case] world: World,
+    #[case] source: Source,
+) {
+    let elsewhere = world.with(|w| w.spec["endpoints"] = json!({"graph": "https://idp.test"}));
+    assert!(matches!(elsewhere.act(), Act::Exchange(exchange) if exchange.source == source));
+    let suspended = elsewhere.with(|w| w.spec["suspend"] = json!(true));
+    assert_eq!(suspended.act(), Act::Wait, "nor while nothing else may be got");
 }
 
 #[test]

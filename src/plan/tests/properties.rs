@@ -212,6 +212,7 @@ proptest! {
                 let client = record.unwrap().client.as_ref();
                 prop_assert!(client.is_none_or(|c| c.client_id == desired.client.client_id));
                 prop_assert!(client.is_none_or(|c| c.token_origin == desired.client.token_origin));
+                prop_assert!(client.is_none_or(|c| c.token_url == desired.client.own_token_url));
             }
             Source::Seed => {
                 let SeedState::Found { digest } = &world.observed.seed else {

@@ -55,6 +55,6 @@ async fn ask(desk: &Desk<'_>) -> Result<Authorization, Failed> {
     let received = received.map_err(|why| unanswered("device authorization endpoint", url, why))?;
     let body = received.body.expose_secret();
     let answer = Answer { status: received.status, retry_after: received.retry_after.as_deref(), body };
-    device_code::read(&answer, desk.now())
+    device_code::read(&answer, desk.now(), &request)
         .map_err(|failure| in_words_of_login(&device_code::named(failure.masked(request.secrets()))))
 }
