@@ -52,6 +52,7 @@ impl Provider {
             .redirect(reqwest::redirect::Policy::none())
             .retry(reqwest::retry::never())
             .referer(false)
+            .tls_version_min(reqwest::tls::Version::TLS_1_2)
             .connect_timeout(Duration::from_secs(5))
             .pool_idle_timeout(Duration::from_secs(30))
             .tls_certs_merge(extra_roots)

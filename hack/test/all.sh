@@ -51,6 +51,8 @@ scripts() {
   shellcheck -x "${found[@]}"
 }
 lost() { cargo test --locked --test crash --test model; }
+# A hostile provider, network and neighbour, without a cluster. Most of it waits for deadlines.
+hostile() { RUST_TEST_THREADS=8 cargo test --locked --test hostile; }
 simulator() { cargo test --locked --quiet -p entra-simulator; }
 venvs() {
   local name
@@ -113,6 +115,7 @@ step docs docs
 step scripts scripts
 step deny hack/test/deny.sh
 step release hack/test/release.sh
+step hostile hostile
 step simulator simulator
 step lost lost
 step fuzz hack/test/fuzz.sh
