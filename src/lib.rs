@@ -46,6 +46,8 @@ pub mod events;
 #[cfg(feature = "operator")]
 pub mod exchange;
 #[cfg(feature = "operator")]
+pub mod hardening;
+#[cfg(feature = "operator")]
 pub mod kubeclient;
 #[cfg(feature = "operator")]
 pub mod leader;

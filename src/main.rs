@@ -1,10 +1,16 @@
 //! The binary `graphtoken`: arguments → telemetry → run; the exit code.
 
+use std::alloc::System;
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use graphtoken::args::{self, Command};
-use graphtoken::{crds, run, telemetry};
+use graphtoken::{crds, hardening, run, telemetry};
+use zeroizing_alloc::ZeroAlloc;
+
+/// Whatever is freed is wiped: a token passes through buffers of many libraries, and none of them does it by itself.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 fn main() -> ExitCode {
     match args::parse() {
@@ -19,7 +25,11 @@ fn print_crds() -> ExitCode {
 }
 
 fn operate(settings: args::Settings) -> ExitCode {
+    let hardened = hardening::harden();
     telemetry::init(settings.log_format);
+    if let Err(error) = hardened {
+        tracing::warn!(%error, "core dumps and debuggers are not kept out of this process");
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

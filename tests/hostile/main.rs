@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its harness too")]
 
 mod answers;
+mod process;
 mod server;
 mod tls;
 
