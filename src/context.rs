@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::cache::SecretCache;
 use crate::clients::ClientCache;
 use crate::desired::Guards;
 use crate::events::Events;
 use crate::rotation::Exchanger;
-use crate::state::{SecretCache, State};
+use crate::state::State;
 
 /// What reconciles share.
 pub struct Context {

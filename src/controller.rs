@@ -8,9 +8,7 @@ use std::time::Duration;
 use futures::channel::mpsc;
 use futures::stream::{self, Stream, StreamExt as _};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, PartialObjectMeta};
-use kube::core::DeserializeGuard;
+use kube::api::ObjectMeta;
 use kube::runtime::controller::Action;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::utils::Backoff;
@@ -21,26 +19,23 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::GraphToken;
-use crate::api::names::{ANNOTATION_REQUESTED_AT, CREDENTIAL_SUFFIX, GROUP, credential_name};
-use crate::clients::{ClientCache, Feed};
+use crate::api::names::{ANNOTATION_REQUESTED_AT, credential_name};
+use crate::cache::{GraphTokenStore, SecretCache, SecretStore, Watched, WatchedSecret};
+use crate::clients::ClientCache;
 use crate::context::Context;
 use crate::desired::shared_client;
 use crate::kubeclient::Clients;
 use crate::metrics::{ConditionSample, Metrics, ObjectSample};
-use crate::retention::{is_credential, retain};
-use crate::state::{Ends, Key, SecretCache, SecretStore};
+use crate::state::{Ends, Key};
 
 mod everyone;
+mod secrets;
 mod shared;
 mod worker;
 
 use everyone::Everyone;
+use secrets::Orphans;
 use worker::{Worker, on_error};
-
-/// A `GraphToken` as it is watched: one that does not decode must not blind us to the others.
-pub type Guarded = DeserializeGuard<GraphToken>;
-/// The cache of `GraphToken`s.
-pub type GraphTokenStore = Store<Guarded>;
 
 /// After an error that is not the provider's.
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
@@ -82,7 +77,7 @@ impl Caches {
         let (stores, clients, _) = self.lock().clone();
         let clients = clients.as_deref();
         let graphtokens = stores.iter().flat_map(Store::state);
-        graphtokens.filter_map(|g| g.0.as_ref().ok().map(|g| sample(g, clients))).collect()
+        graphtokens.filter_map(|g| g.decoded().ok().map(|g| sample(&g, clients))).collect()
     }
 
     /// When the certificates and client secrets that are in use end.
@@ -134,10 +129,9 @@ struct Scope {
     clients: Clients,
     namespace: Option<String>,
     graphtokens: GraphTokenStore,
-    graphtoken_writer: reflector::store::Writer<Guarded>,
+    graphtoken_writer: reflector::store::Writer<Watched>,
     secrets: SecretStore,
-    secret_writer: reflector::store::Writer<PartialObjectMeta<Secret>>,
-    woken: mpsc::UnboundedReceiver<ObjectRef<Guarded>>,
+    woken: mpsc::UnboundedReceiver<ObjectRef<Watched>>,
 }
 
 /// Where the watch of Secrets sends what it saw.
@@ -145,7 +139,7 @@ struct Scope {
 struct Wakes {
     everyone: Everyone,
     all: mpsc::UnboundedSender<()>,
-    credentials: mpsc::UnboundedSender<ObjectRef<PartialObjectMeta<Secret>>>,
+    orphans: Orphans,
     secrets_known: Arc<watch::Sender<bool>>,
     graphtokens_known: Arc<watch::Sender<bool>>,
 }
@@ -203,26 +197,25 @@ pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
 impl Scope {
     fn new(clients: Clients, namespace: Option<String>, everyone: &Everyone) -> Self {
         let (graphtokens, graphtoken_writer) = reflector::store();
-        let (secrets, secret_writer) = reflector::store();
+        let secrets = SecretStore::default();
         let woken = everyone.join(namespace.clone());
-        Self { clients, namespace, graphtokens, graphtoken_writer, secrets, secret_writer, woken }
+        Self { clients, namespace, graphtokens, graphtoken_writer, secrets, woken }
     }
 
     async fn run(self, ctx: &Arc<Context>, term: &Term, slots: Arc<Semaphore>, everyone: Everyone) {
         let (all, all_woken) = mpsc::unbounded();
-        let (credentials, credentials_woken) = mpsc::unbounded();
+        let (orphans, orphaned, orphans_woken) = Orphans::new();
         let (known, secrets_known) = watch::channel(false);
         let graphtokens_known = Arc::new(watch::Sender::new(false));
         let wakes = Wakes {
             everyone: everyone.clone(),
             all,
-            credentials,
+            orphans,
             secrets_known: Arc::new(known),
             graphtokens_known,
         };
         let graphtoken_api = api(&self.clients.watches, self.namespace.as_deref());
-        let secret_api: Api<PartialObjectMeta<Secret>> =
-            api(&self.clients.watches, self.namespace.as_deref());
+        let secret_api: Api<WatchedSecret> = api(&self.clients.watches, self.namespace.as_deref());
 
         // As long as all namespaces or this one are watched, its Secrets need no watch of their own.
         let holds_client_secrets = term
@@ -237,11 +230,11 @@ impl Scope {
             self.secrets.clone(),
             self.namespace.clone(),
         );
-        let secrets = watch_secrets(
+        let secrets = secrets::watch(
             secret_api,
-            self.secret_writer,
+            self.secrets,
             Arc::clone(ctx),
-            wakes,
+            wakes.clone(),
             self.graphtokens.clone(),
             holds_client_secrets,
         );
@@ -261,13 +254,14 @@ impl Scope {
             .graceful_shutdown_on(term.stop.clone().cancelled_owned())
             .run(move |object, ctx| worker.clone().work(object, ctx), on_error, Arc::clone(ctx))
             .for_each(|_| async {});
-        let retention = Controller::for_stream(stream::pending(), self.secrets)
+        let retention = Controller::for_stream(stream::pending(), orphaned)
             .with_config(config)
-            .reconcile_on(credentials_woken)
+            .reconcile_on(orphans_woken)
             .graceful_shutdown_on(term.stop.clone().cancelled_owned())
             .run(
-                |secret, ctx| async move {
-                    retain(&ctx.exchanger.client, &secret.metadata, ctx.exchanger.clock.now()).await
+                move |secret, ctx| {
+                    let orphans = wakes.orphans.clone();
+                    async move { orphans.look_after(&secret, &ctx).await }
                 },
                 |_, error, _| {
                     tracing::debug!(%error, "a credential without a GraphToken was not seen to");
@@ -305,26 +299,25 @@ where
 
 /// The `GraphToken`s that changed in a way that matters: our own writes of the status do not.
 fn graphtoken_events(
-    api: Api<Guarded>,
-    writer: reflector::store::Writer<Guarded>,
+    api: Api<Watched>,
+    writer: reflector::store::Writer<Watched>,
     ctx: Arc<Context>,
     wakes: Wakes,
     secrets: SecretStore,
     namespace: Option<String>,
-) -> impl Stream<Item = Result<Guarded, watcher::Error>> + Send {
+) -> impl Stream<Item = Result<Watched, watcher::Error>> + Send {
     let graphtokens = writer.as_reader();
     watcher(api, watcher::Config::default())
         .backoff(WatchBackoff::default())
-        .modify(|object| object.meta_mut().managed_fields = None)
         .reflect(writer)
         .inspect(move |event| match event {
             Ok(Event::Delete(object)) => forget(&ctx, &wakes, object.meta()),
-            Ok(Event::Apply(object) | Event::InitApply(object)) => note_failure(&ctx, object),
+            Ok(Event::Apply(object) | Event::InitApply(object)) => note(&ctx, object),
             // What was deleted while the watch was broken shows only now.
             Ok(Event::InitDone) => {
                 wakes.graphtokens_known.send_replace(true);
                 wakes.everyone.heard(&namespace);
-                wake_orphans(&wakes, &secrets, &graphtokens);
+                secrets::wake_orphans(&wakes, &secrets, &graphtokens);
             }
             Ok(Event::Init) => {}
             Err(error) => {
@@ -334,7 +327,7 @@ fn graphtoken_events(
         })
         .applied_objects()
         .predicate_filter(
-            |object: &Guarded| {
+            |object: &Watched| {
                 let meta = object.meta();
                 let requested = meta.annotations.as_ref().and_then(|a| a.get(ANNOTATION_REQUESTED_AT));
                 Some(fingerprint(&(&meta.uid, meta.generation, requested, meta.deletion_timestamp.is_some())))
@@ -352,11 +345,19 @@ fn fingerprint(value: &impl std::hash::Hash) -> u64 {
     hasher.finish()
 }
 
-/// What a provider said to one `GraphToken` holds for others, whichever process heard it.
-fn note_failure(ctx: &Context, object: &Guarded) {
-    let status = object.0.as_ref().ok().and_then(|graphtoken| graphtoken.status.as_ref());
-    if let Some(failure) = status.and_then(|status| status.last_failure.as_ref()) {
-        ctx.exchanger.throttle.note(failure, ctx.now());
+/// What a provider said to one `GraphToken` holds for others, whichever process heard it; and a status that has come back need
+/// not be kept in two places.
+fn note(ctx: &Context, object: &Watched) {
+    if object.may_tell_of_silence()
+        && let Some(failure) = object.status().and_then(|status| status.last_failure)
+    {
+        ctx.exchanger.throttle.note(&failure, ctx.now());
+    }
+    let meta = object.meta();
+    if let (Some(namespace), Some(name), Some(version)) =
+        (&meta.namespace, &meta.name, &meta.resource_version)
+    {
+        ctx.state.status_shown(&Key::new(namespace, name), version);
     }
 }
 
@@ -364,95 +365,7 @@ fn forget(ctx: &Context, wakes: &Wakes, meta: &ObjectMeta) {
     let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
     ctx.state.forget(&Key::new(namespace, name));
     ctx.clients.forget(&Key::new(namespace, name));
-    let credential = ObjectRef::new(&credential_name(name)).within(namespace);
-    let _ = wakes.credentials.unbounded_send(credential);
-}
-
-/// Keeps the cache of Secrets' metadata, and wakes whom a change concerns.
-async fn watch_secrets(
-    api: Api<PartialObjectMeta<Secret>>,
-    writer: reflector::store::Writer<PartialObjectMeta<Secret>>,
-    ctx: Arc<Context>,
-    wakes: Wakes,
-    graphtokens: GraphTokenStore,
-    holds_client_secrets: bool,
-) {
-    let secrets = writer.as_reader();
-    let events = watcher(api, watcher::Config::default())
-        .backoff(WatchBackoff::default())
-        .modify(|object| {
-            object.metadata.managed_fields = None;
-            if let Some(annotations) = &mut object.metadata.annotations {
-                annotations.retain(|key, _| key.split('/').next() == Some(GROUP));
-            }
-        })
-        .reflect(writer);
-    events
-        .for_each(|event| {
-            match &event {
-                Ok(Event::Apply(secret)) => {
-                    secret_changed(&ctx, &wakes, &graphtokens, &secret.metadata, true);
-                }
-                Ok(Event::Delete(secret)) => {
-                    secret_changed(&ctx, &wakes, &graphtokens, &secret.metadata, false);
-                }
-                Ok(Event::InitDone) => {
-                    wakes.secrets_known.send_replace(true);
-                    wake_orphans(&wakes, &secrets, &graphtokens);
-                    let _ = wakes.all.unbounded_send(());
-                    if holds_client_secrets {
-                        wakes.everyone.wake(ctx.clients.secrets_known());
-                    }
-                }
-                Ok(Event::Init | Event::InitApply(_)) => {}
-                Err(error) => {
-                    log_watch("secrets", error);
-                    if holds_client_secrets {
-                        wakes.everyone.wake(ctx.clients.failed(Feed::Secrets, &broken(error)));
-                    }
-                }
-            }
-            std::future::ready(())
-        })
-        .await;
-}
-
-fn secret_changed(
-    ctx: &Context,
-    wakes: &Wakes,
-    graphtokens: &GraphTokenStore,
-    meta: &ObjectMeta,
-    is_there: bool,
-) {
-    let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
-    for graphtoken in ctx.state.referrers(&Key::new(namespace, name)) {
-        let version = meta.resource_version.as_deref().unwrap_or_default();
-        if is_there && ctx.state.is_own_write(&graphtoken, version) {
-            continue;
-        }
-        wakes.everyone.wake([graphtoken]);
-    }
-    if is_there && is_credential(meta) && is_orphan(meta, graphtokens) {
-        let _ = wakes.credentials.unbounded_send(ObjectRef::new(name).within(namespace));
-    }
-}
-
-/// Credentials without a `GraphToken`, once both caches are filled.
-fn wake_orphans(wakes: &Wakes, secrets: &SecretStore, graphtokens: &GraphTokenStore) {
-    if !*wakes.secrets_known.borrow() || !*wakes.graphtokens_known.borrow() {
-        return;
-    }
-    for secret in secrets.state().iter().filter(|secret| is_credential(&secret.metadata)) {
-        if is_orphan(&secret.metadata, graphtokens) {
-            let _ = wakes.credentials.unbounded_send(ObjectRef::from_obj(secret));
-        }
-    }
-}
-
-fn is_orphan(credential: &ObjectMeta, graphtokens: &GraphTokenStore) -> bool {
-    let name = credential.name.as_deref().unwrap_or_default();
-    let owner = ObjectRef::new(name.strip_suffix(CREDENTIAL_SUFFIX).unwrap_or_default());
-    graphtokens.get(&owner.within(credential.namespace.as_deref().unwrap_or_default())).is_none()
+    wakes.orphans.found(&Key::new(namespace, &credential_name(name)));
 }
 
 fn log_watch(what: &str, error: &watcher::Error) {

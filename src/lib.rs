@@ -28,6 +28,8 @@ pub mod admin;
 #[cfg(feature = "operator")]
 pub mod args;
 #[cfg(feature = "operator")]
+pub mod cache;
+#[cfg(feature = "operator")]
 pub mod certificate;
 #[cfg(feature = "operator")]
 pub mod clients;

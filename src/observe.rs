@@ -35,9 +35,7 @@ pub fn sketch(
 ) -> Observed {
     let namespace = &identity.namespace;
     let graphtoken = Key::new(namespace, &identity.name);
-    for secret in referenced(identity, desired) {
-        ctx.state.refer(&secret, &graphtoken);
-    }
+    ctx.state.refer(&graphtoken, memory, referenced(identity, desired));
     let seed = seed_ref(desired).and_then(|seed| ctx.secrets.get(namespace, &seed.name));
     let proof = proof::secret(&desired.client, identity);
     let proof = proof.and_then(|secret| ctx.secrets.get(&secret.namespace, &secret.name));
@@ -57,10 +55,7 @@ pub fn sketch(
             .as_ref()
             .and_then(|a| a.get(ANNOTATION_REQUESTED_AT))
             .cloned(),
-        credential: memory
-            .credential
-            .clone()
-            .map_or(CredentialState::Absent, |c| CredentialState::Present(Box::new(c))),
+        credential: memory.credential.clone().map_or(CredentialState::Absent, CredentialState::Present),
         target: target(meta, identity, intact),
         seed: SeedState::Unneeded,
         login: SeedState::Unneeded,
@@ -71,7 +66,7 @@ pub fn sketch(
         holder: ctx.exchanger.holder.clone(),
         pending_stood: false,
         silence: ctx.exchanger.throttle.silence(&desired.client, ctx.now()),
-        unrenderable: memory.unrenderable.clone(),
+        unrenderable: memory.unrenderable.as_deref().cloned(),
         secret_labels: ctx.secret_labels.clone(),
         identity: identity.clone(),
         status,
@@ -105,19 +100,18 @@ fn seed_ref(desired: &Desired) -> Option<&SecretKeyRef> {
     }
 }
 
-/// The Secrets whose change concerns a `GraphToken`.
+/// The Secrets whose change concerns a `GraphToken`, beside those that are named after it.
 fn referenced(identity: &Identity, desired: &Desired) -> Vec<Key> {
-    let own =
-        [desired.target.secret_name.clone(), credential_name(&identity.name), login_name(&identity.name)];
-    let own = own.into_iter().chain(seed_ref(desired).map(|seed| seed.name.clone()));
-    let own = own.map(|name| Key::new(&identity.namespace, &name));
-    own.chain(proof::secret(&desired.client, identity)).collect()
+    let target = Some(&desired.target.secret_name).filter(|name| **name != identity.name);
+    let here = target.into_iter().chain(seed_ref(desired).map(|seed| &seed.name));
+    let here = here.map(|name| Key::new(&identity.namespace, name));
+    here.chain(proof::secret(&desired.client, identity)).collect()
 }
 
 /// The newest status known: the cached one, or what this process wrote or would have written after it.
 pub fn status(object: &GraphToken, memory: &mut Memory) -> GraphTokenStatus {
     let cached_version = object.metadata.resource_version.as_deref().unwrap_or_default();
-    match &memory.status {
+    match memory.status.as_deref() {
         Some((None, status)) => return status.clone(),
         Some((Some(version), status)) if newer(version, cached_version) => return status.clone(),
         _ => memory.status = None,
@@ -128,9 +122,9 @@ pub fn status(object: &GraphToken, memory: &mut Memory) -> GraphTokenStatus {
 /// Whether a target is at a version whose bytes are known: as written, or checked. `None`: it must be read.
 fn is_as_written(meta: &Meta, status: &GraphTokenStatus, memory: &Memory) -> Option<bool> {
     let same = |uid: &str, version: &str| uid == meta.uid && version == meta.resource_version;
-    let written = memory.target.as_ref().is_some_and(|(v, _)| same(&v.meta.uid, &v.meta.resource_version))
+    let written = memory.target.as_deref().is_some_and(|(v, _)| same(&v.meta.uid, &v.meta.resource_version))
         || status.target.as_ref().is_some_and(|t| same(&t.uid, &t.resource_version));
-    let checked = memory.checked.as_ref().filter(|(version, _)| *version == meta.resource_version);
+    let checked = memory.checked.as_deref().filter(|(version, _)| *version == meta.resource_version);
     if written { Some(true) } else { checked.map(|(_, intact)| *intact) }
 }
 
@@ -158,7 +152,7 @@ async fn credential(
     let known = match (in_cache, memory.credential.take()) {
         (None, None) if !memory.read_live => None,
         (Some(meta), Some(known)) if !memory.read_live && is_current(&known, &meta) => Some(known),
-        _ => store.read().await?.map(|(credential, _)| credential),
+        _ => store.read().await?.map(|(credential, _)| Box::new(credential)),
     };
     let Some(known) = known else { return Ok(CredentialState::Absent) };
     if let Some(message) = foreign(&known, identity) {
@@ -167,9 +161,9 @@ async fn credential(
     let ours = known.owner_uid() == Some(identity.uid.as_str())
         && known.retention() == Some(desired.credential_retention.0.as_str())
         && !known.marked_for_deletion();
-    let known = if ours { known } else { take_over(&store, known).await? };
+    let known = if ours { known } else { Box::new(take_over(&store, *known).await?) };
     memory.credential = Some(known.clone());
-    Ok(CredentialState::Present(Box::new(known)))
+    Ok(CredentialState::Present(known))
 }
 
 fn is_current(known: &Credential, meta: &Meta) -> bool {
@@ -206,11 +200,11 @@ fn pending_stood(ctx: &Context, observed: &Observed, memory: &mut Memory) -> boo
         memory.pending_since = None;
         return false;
     };
-    let since = match &memory.pending_since {
+    let since = match memory.pending_since.as_deref() {
         Some((attempt, since)) if *attempt == pending.attempt => *since,
         _ => Instant::now(),
     };
-    memory.pending_since = Some((pending.attempt.clone(), since));
+    memory.pending_since = Some(Box::new((pending.attempt.clone(), since)));
     // Without leader election nobody else is there who could be in the midst of it. The exchange reads it once more, live.
     ctx.exchanger.lease_duration.is_none() || since.elapsed() >= PENDING_STANDS
 }
@@ -224,7 +218,7 @@ async fn target_state(
     let identity = &observed.identity;
     let name = &desired.target.secret_name;
     let in_cache = ctx.secrets.get(&identity.namespace, name);
-    let meta = match (in_cache, &memory.target) {
+    let meta = match (in_cache, memory.target.as_deref()) {
         (Some(meta), Some((view, _)))
             if view.meta.uid == meta.uid && newer(&view.meta.resource_version, &meta.resource_version) =>
         {
@@ -266,7 +260,7 @@ async fn live_target(
         }
         _ => false,
     };
-    memory.checked = Some((meta.resource_version.clone(), intact));
+    memory.checked = Some(Box::new((meta.resource_version.clone(), intact)));
     Ok(Some(meta))
 }
 
@@ -282,7 +276,7 @@ async fn seed_state(
     };
     let (uid, version) = (meta.uid, meta.resource_version);
     let what_for = format!("{}/{}/{version}", seed.key, desired.client.client_id);
-    match &memory.seed {
+    match memory.seed.as_deref() {
         Some((got_uid, got, state)) if *got_uid == uid && *got == what_for => return Ok(state.clone()),
         _ => {}
     }
@@ -295,7 +289,7 @@ async fn seed_state(
             }
         },
     };
-    memory.seed = Some((uid, what_for, state.clone()));
+    memory.seed = Some(Box::new((uid, what_for, state.clone())));
     Ok(state)
 }
 
@@ -333,7 +327,7 @@ async fn login_state(
             }
         },
     };
-    memory.login = Some(Login { meta, client_id: client_id.clone(), state: state.clone() });
+    memory.login = Some(Box::new(Login { meta, client_id: client_id.clone(), state: state.clone() }));
     Ok(state)
 }
 
@@ -347,7 +341,7 @@ pub fn poll_at(ctx: &Context, observed: &Observed, memory: &mut Memory) -> Optio
     let known = memory.polls.as_ref().filter(|polls| polls.user_code == device.user_code);
     if known.is_none() {
         let interval = Duration::from_secs(device.interval_seconds);
-        memory.polls = Some(Polls::new(device.user_code.clone(), interval, ctx.now()));
+        memory.polls = Some(Box::new(Polls::new(device.user_code.clone(), interval, ctx.now())));
     }
     memory.polls.as_ref().map(|polls| polls.next)
 }

@@ -31,20 +31,26 @@ pub struct Identity {
     pub generation: i64,
 }
 
-/// What the operator needs of a Secret's metadata.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What the operator needs of a Secret's metadata. As text it is short: the cache keeps it so, for each Secret there is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meta {
     /// `metadata.uid`.
+    #[serde(rename = "u")]
     pub uid: String,
     /// `metadata.resourceVersion`.
+    #[serde(rename = "v")]
     pub resource_version: String,
     /// Labels.
+    #[serde(rename = "l", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Annotations of the group `graphtoken.io`.
+    #[serde(rename = "a", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
     /// UIDs of the owners.
+    #[serde(rename = "o", default, skip_serializing_if = "Vec::is_empty")]
     pub owners: Vec<String>,
     /// Whether it is being deleted.
+    #[serde(rename = "d", default, skip_serializing_if = "std::ops::Not::not")]
     pub deleting: bool,
 }
 

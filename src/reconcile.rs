@@ -60,8 +60,8 @@ pub async fn reconcile(object: &GraphToken, ctx: &Context) -> Result<Action, Sto
     let mut memory = ctx.state.take(&key, &identity.uid);
     // On the heap: thousands may wait for their turn at once.
     let done = Box::pin(look(object, &identity, ctx, &mut memory)).await;
-    ctx.state.put(&key, memory);
-    done
+    let changed = ctx.state.put(&key, memory);
+    done.map(|next| if changed { Action::requeue(Duration::ZERO) } else { next })
 }
 
 fn identity(meta: &ObjectMeta) -> Identity {
@@ -139,14 +139,14 @@ async fn save(
     before: &GraphTokenStatus,
     status: GraphTokenStatus,
 ) -> Result<(), StoreError> {
-    let unsaved = matches!(memory.status, Some((None, _)));
+    let unsaved = matches!(memory.status.as_deref(), Some((None, _)));
     if *before == status && !unsaved {
         return Ok(());
     }
     ctx.events.changed(identity, before, &status).await;
     // Kept even if it cannot be written: failure counts hold back the next attempt while the API server is away.
-    memory.status = Some((None, status));
-    if let Some((version, status)) = &mut memory.status {
+    memory.status = Some(Box::new((None, status)));
+    if let Some((version, status)) = memory.status.as_deref_mut() {
         *version = Some(status::write(&ctx.exchanger.client, identity, status).await?);
     }
     Ok(())
@@ -170,7 +170,7 @@ impl Look<'_> {
     /// Acts until there is nothing to do but wait.
     async fn steps(&mut self, mut observed: Observed) -> Result<(Observed, Plan), StoreError> {
         if let Some(in_flight) = self.memory.in_flight.take() {
-            observed = Box::pin(self.hear(in_flight, observed)).await?;
+            observed = Box::pin(self.hear(*in_flight, observed)).await?;
         }
         let mut steps = 0;
         loop {
@@ -209,14 +209,13 @@ impl Look<'_> {
 
     /// Whether this writes the target again though neither a new token nor a new spec asks for it.
     fn is_repair(&self, act: &Act, observed: &Observed) -> bool {
-        let Some((written, _)) = self.memory.target.as_ref().filter(|_| !self.published) else {
+        let Some(written) = self.memory.written.as_ref().filter(|_| !self.published) else {
             return false;
         };
         let token = observed.credential().and_then(|c| c.record.token.as_ref()).map(|token| &token.facts);
         let newest = observed.in_hand.as_ref().or(token).map(|token| &token.attempt);
-        let known = written.published.as_ref().map(|published| &published.facts.attempt);
         let again = match act {
-            Act::Publish => newest.is_none() || newest == known,
+            Act::Publish => newest.is_none() || newest == Some(written),
             Act::Exchange(exchange) => {
                 *exchange == (Exchange { why: Why::NoToken, source: Source::Client }) && newest.is_none()
             }
@@ -246,7 +245,7 @@ impl Look<'_> {
                 content
             }
             Some(Err(unrenderable)) => {
-                self.memory.unrenderable = Some(unrenderable.clone());
+                self.memory.unrenderable = Some(Box::new(unrenderable.clone()));
                 observed.unrenderable = Some(unrenderable);
                 return Ok(observed);
             }
@@ -255,14 +254,15 @@ impl Look<'_> {
         match target::publish(client, &self.desired, &observed, &content).await {
             Ok(meta) => {
                 self.published = true;
+                self.memory.written = Some(content.published.facts.attempt.clone());
                 let view = TargetView { meta, published: Some(content.published), intact: true };
                 let now = tokio::time::Instant::now();
-                self.memory.target = Some((view.clone(), now));
+                self.memory.target = Some(Box::new((view.clone(), now)));
                 if self.repairs {
                     self.memory.repaired = Some(now);
                 }
                 self.memory.checked = None;
-                self.fresh = self.memory.in_hand.take();
+                self.fresh = self.memory.in_hand.take().map(|in_hand| *in_hand);
                 observed.in_hand = None;
                 observed.target = TargetState::Ours(view);
                 let healed =
@@ -283,7 +283,7 @@ impl Look<'_> {
         &self,
         observed: &Observed,
     ) -> Result<Option<Result<Content, Unrenderable>>, StoreError> {
-        let in_hand = self.memory.in_hand.as_ref();
+        let in_hand = self.memory.in_hand.as_deref();
         let in_hand = in_hand.filter(|token| token.stored.facts.issued_for == self.desired.issued_for);
         // Where pods get the refresh token too, both come from the credential, as they were committed.
         if let Some(in_hand) = in_hand.filter(|_| !self.desired.target.include_refresh_token) {

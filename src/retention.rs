@@ -1,11 +1,12 @@
 //! What becomes of a sign-in whose `GraphToken` is gone: it waits to be taken up again, and is deleted when its time is over.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::controller::Action;
 use serde_json::json;
 
@@ -14,7 +15,8 @@ use crate::api::names::{
 };
 use crate::api::{GraphToken, Time, duration};
 use crate::observed::Meta;
-use crate::store::{StoreError, meta};
+use crate::state::Key;
+use crate::store::StoreError;
 
 /// What is kept where the annotation does not say how long.
 const DEFAULT_RETENTION: Duration = Duration::from_hours(168);
@@ -33,12 +35,9 @@ pub enum Fate {
 }
 
 /// Whether a Secret is a credential of the operator's.
-pub fn is_credential(object: &ObjectMeta) -> bool {
-    let label = |key| object.labels.as_ref().and_then(|labels| labels.get(key));
-    label(LABEL_MANAGED_BY).is_some_and(|v| v == MANAGER)
-        && label(LABEL_NAME).is_some_and(|name| {
-            object.name.as_ref().and_then(|n| n.strip_suffix(CREDENTIAL_SUFFIX)) == Some(name)
-        })
+pub fn is_credential(name: &str, labels: &BTreeMap<String, String>) -> bool {
+    labels.get(LABEL_MANAGED_BY).is_some_and(|v| v == MANAGER)
+        && labels.get(LABEL_NAME).is_some_and(|of| name.strip_suffix(CREDENTIAL_SUFFIX) == Some(of))
 }
 
 /// Decides the fate of a credential. Pure.
@@ -66,17 +65,15 @@ pub fn fate(meta: &Meta, graphtoken_lives: bool, now: Timestamp) -> Fate {
 /// Looks after one credential.
 pub async fn retain(
     client: &kube::Client,
-    object: &ObjectMeta,
+    credential: &Key,
+    meta: Meta,
     now: Timestamp,
 ) -> Result<Action, StoreError> {
-    let (Some(namespace), Some(name)) = (&object.namespace, &object.name) else {
-        return Ok(Action::await_change());
-    };
+    let Key { namespace, name } = credential;
     let Some(graphtoken) = name.strip_suffix(CREDENTIAL_SUFFIX) else { return Ok(Action::await_change()) };
     // Live: a cache that lags could cost a sign-in.
     let graphtokens: Api<GraphToken> = Api::namespaced(client.clone(), namespace);
     let lives = graphtokens.get_metadata_opt(graphtoken).await?.is_some();
-    let meta = meta(object);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     match fate(&meta, lives, now) {
         Fate::Keep => Ok(Action::await_change()),

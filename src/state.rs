@@ -1,23 +1,20 @@
 //! What the process keeps in memory between two reconciles: caches of the API server, its own last writes laid over them,
 //! and per `GraphToken` only what saves a read. Nothing here is truth: a restart loses it and loses nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::PartialObjectMeta;
-use kube::runtime::reflector::{ObjectRef, Store};
 use tokio::time::Instant;
 
 use crate::api::GraphTokenStatus;
+use crate::api::names::{CREDENTIAL_SUFFIX, LOGIN_SUFFIX};
 use crate::api::spec::Workload;
 use crate::grant::device_code::SLOW_DOWN;
 use crate::observed::{Credential, Meta, SeedState, TargetView, Unrenderable};
 use crate::proof::Held;
 use crate::rotation::{InFlight, InHand};
-use crate::store::meta;
 
 mod ends;
 
@@ -39,42 +36,72 @@ impl Key {
     }
 }
 
-/// What is kept for one `GraphToken`.
+/// What is kept for one `GraphToken`. There may be ten thousand of them: what is there for some only, or for a moment, is boxed.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// The UID it is about: another one starts afresh.
     pub uid: String,
     /// The credential as last read or written.
-    pub credential: Option<Credential>,
+    pub credential: Option<Box<Credential>>,
     /// The target as last written, until the cache has caught up.
-    pub target: Option<(TargetView, Instant)>,
+    pub target: Option<Box<(TargetView, Instant)>>,
+    /// Which token was last written into the target.
+    pub written: Option<String>,
     /// When a target that was changed or deleted was last written again.
     pub repaired: Option<Instant>,
     /// The resourceVersion of a target whose bytes were checked against what was written, and the verdict.
-    pub checked: Option<(String, bool)>,
+    pub checked: Option<Box<(String, bool)>>,
     /// The seed as last read: its UID, resourceVersion and what it was.
-    pub seed: Option<(String, String, SeedState)>,
+    pub seed: Option<Box<(String, String, SeedState)>>,
     /// The login Secret as last read.
-    pub login: Option<Login>,
+    pub login: Option<Box<Login>>,
     /// The polls for a device code.
-    pub polls: Option<Polls>,
+    pub polls: Option<Box<Polls>>,
     /// The status as last decided, with the resourceVersion that it was written at, until the cache has caught up; `None`:
     /// it could not be written yet.
-    pub status: Option<(Option<String>, GraphTokenStatus)>,
+    pub status: Option<Box<(Option<String>, GraphTokenStatus)>>,
     /// Whether the cache is known to lag, so that the next look reads live.
     pub read_live: bool,
     /// A token that is not published yet.
-    pub in_hand: Option<InHand>,
+    pub in_hand: Option<Box<InHand>>,
     /// A token that could not be rendered.
-    pub unrenderable: Option<Unrenderable>,
+    pub unrenderable: Option<Box<Unrenderable>>,
     /// Somebody else's write-ahead record: the attempt, and since when answered reads have shown it.
-    pub pending_since: Option<(String, Instant)>,
+    pub pending_since: Option<Box<(String, Instant)>>,
     /// An exchange that is not settled yet.
-    pub in_flight: Option<InFlight>,
+    pub in_flight: Option<Box<InFlight>>,
     /// What was done about the workloads that are restarted when the target changed.
     pub restarts: HashMap<Workload, Restart>,
     /// What was said in an event that no condition speaks of, so that it is said once.
     pub said: BTreeSet<String>,
+    /// The Secrets that it refers to, beside those that are named after it.
+    refers_to: Vec<Key>,
+}
+
+impl Memory {
+    /// Whether a Secret at this version is as this process last wrote it.
+    fn wrote(&self, resource_version: &str) -> bool {
+        let target = self.target.as_deref().map(|(view, _)| &view.meta.resource_version);
+        let credential = self.credential.as_deref().map(|c| &c.meta.resource_version);
+        [target, credential].into_iter().flatten().any(|own| own == resource_version)
+    }
+
+    /// The cache has caught up with what was written: it tells the same from here on.
+    fn shown(&mut self, resource_version: &str) {
+        if self.target.as_deref().is_some_and(|(view, _)| view.meta.resource_version == resource_version) {
+            self.target = None;
+        }
+    }
+}
+
+/// Where the memory of a `GraphToken` is.
+#[derive(Debug)]
+enum Slot {
+    /// Nobody looks at it.
+    Idle(Box<Memory>),
+    /// A look has it. Meanwhile these versions of its Secrets were seen: whether they are its own writes, it can tell when it
+    /// ends, and not before, for a watch may be faster than the answer to the write. `None`: one was deleted.
+    Busy(Vec<Option<String>>),
 }
 
 /// What was done about a workload for one content of the target.
@@ -135,8 +162,8 @@ type Proof = (String, String, Result<Held, String>);
 /// The process's memory.
 #[derive(Default)]
 pub struct State {
-    memories: Mutex<HashMap<Key, Memory>>,
-    referrers: Mutex<BTreeMap<Key, BTreeSet<Key>>>,
+    slots: Mutex<HashMap<Key, Slot>>,
+    referrers: Mutex<HashMap<Key, HashSet<Key>>>,
     seed_users: Mutex<BTreeMap<Key, BTreeSet<String>>>,
     proofs: Mutex<HashMap<(Key, String), Proof>>,
     /// When the proofs that are in use end.
@@ -149,25 +176,43 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
-    /// Takes the memory of a `GraphToken` for the length of a reconcile, which never runs twice at once for one object.
-    pub fn take(&self, key: &Key, uid: &str) -> Memory {
-        let memory = lock(&self.memories).remove(key).filter(|memory| memory.uid == uid);
-        memory.unwrap_or_else(|| Memory { uid: uid.to_owned(), ..Memory::default() })
+    /// Takes the memory of a `GraphToken` for the length of a look, of which there are never two at once for one object.
+    pub fn take(&self, key: &Key, uid: &str) -> Box<Memory> {
+        match lock(&self.slots).insert(key.clone(), Slot::Busy(Vec::new())) {
+            Some(Slot::Idle(memory)) if memory.uid == uid => memory,
+            Some(Slot::Idle(_) | Slot::Busy(_)) | None => {
+                Box::new(Memory { uid: uid.to_owned(), ..Memory::default() })
+            }
+        }
     }
 
-    /// Puts it back.
-    pub fn put(&self, key: &Key, memory: Memory) {
-        lock(&self.memories).insert(key.clone(), memory);
+    /// Puts it back. Returns whether its Secrets were changed by others meanwhile, so that it is to be looked at again.
+    pub fn put(&self, key: &Key, mut memory: Box<Memory>) -> bool {
+        let mut slots = lock(&self.slots);
+        let Some(Slot::Busy(seen)) = slots.remove(key) else {
+            // It was forgotten meanwhile.
+            drop(slots);
+            self.unrefer(&memory.refers_to, key);
+            return false;
+        };
+        let mut changed = false;
+        for version in seen {
+            match version {
+                Some(version) if memory.wrote(&version) => memory.shown(&version),
+                Some(_) | None => changed = true,
+            }
+        }
+        slots.insert(key.clone(), Slot::Idle(memory));
+        changed
     }
 
     /// Forgets a `GraphToken` that is gone.
     pub fn forget(&self, key: &Key) {
-        lock(&self.memories).remove(key);
+        let slot = lock(&self.slots).remove(key);
+        if let Some(Slot::Idle(memory)) = slot {
+            self.unrefer(&memory.refers_to, key);
+        }
         self.ends.note(key, None);
-        lock(&self.referrers).retain(|_, graphtokens| {
-            graphtokens.remove(key);
-            !graphtokens.is_empty()
-        });
         lock(&self.seed_users).retain(|secret, names| {
             if secret.namespace == key.namespace {
                 names.remove(&key.name);
@@ -176,23 +221,67 @@ impl State {
         });
     }
 
-    /// Whether an event about a Secret only echoes what this process wrote.
-    pub fn is_own_write(&self, graphtoken: &Key, resource_version: &str) -> bool {
-        lock(&self.memories).get(graphtoken).is_some_and(|memory| {
-            let target = memory.target.as_ref().map(|(view, _)| &view.meta.resource_version);
-            let credential = memory.credential.as_ref().map(|c| &c.meta.resource_version);
-            [target, credential].into_iter().flatten().any(|own| own == resource_version)
-        })
+    /// Whether a change of a Secret is to wake a `GraphToken`: not if it only echoes what this process wrote. `None` for the
+    /// version: the Secret is gone.
+    pub fn concerns(&self, graphtoken: &Key, resource_version: Option<&str>) -> bool {
+        match (lock(&self.slots).get_mut(graphtoken), resource_version) {
+            (Some(Slot::Idle(memory)), Some(version)) if memory.wrote(version) => {
+                memory.shown(version);
+                false
+            }
+            (Some(Slot::Busy(seen)), version) => {
+                seen.push(version.map(str::to_owned));
+                false
+            }
+            (Some(Slot::Idle(_)) | None, _) => true,
+        }
     }
 
-    /// Notes that a `GraphToken` depends on a Secret, so that a change of the Secret wakes it.
-    pub fn refer(&self, secret: &Key, graphtoken: &Key) {
-        lock(&self.referrers).entry(secret.clone()).or_default().insert(graphtoken.clone());
+    /// The cache shows a `GraphToken` at this version: a status that was written at it need not be kept beside it.
+    pub fn status_shown(&self, graphtoken: &Key, resource_version: &str) {
+        if let Some(Slot::Idle(memory)) = lock(&self.slots).get_mut(graphtoken) {
+            let written = memory.status.as_deref().and_then(|(version, _)| version.as_deref());
+            if written.is_some_and(|written| !newer(written, resource_version)) {
+                memory.status = None;
+            }
+        }
     }
 
-    /// The `GraphToken`s that depend on a Secret. They may be in other namespaces than it.
+    /// Notes on which Secrets a `GraphToken` depends, so that a change of them wakes it, beside those that are named after it.
+    pub fn refer(&self, graphtoken: &Key, memory: &mut Memory, secrets: Vec<Key>) {
+        if memory.refers_to == secrets {
+            return;
+        }
+        self.unrefer(&memory.refers_to, graphtoken);
+        let mut referrers = lock(&self.referrers);
+        for secret in &secrets {
+            referrers.entry(secret.clone()).or_default().insert(graphtoken.clone());
+        }
+        memory.refers_to = secrets;
+    }
+
+    fn unrefer(&self, secrets: &[Key], graphtoken: &Key) {
+        let mut referrers = lock(&self.referrers);
+        for secret in secrets {
+            if let Some(all) = referrers.get_mut(secret) {
+                all.remove(graphtoken);
+                if all.is_empty() {
+                    referrers.remove(secret);
+                }
+            }
+        }
+    }
+
+    /// The `GraphToken`s that a Secret concerns: those that refer to it, wherever they are, and the one that it is named after.
     pub fn referrers(&self, secret: &Key) -> Vec<Key> {
-        lock(&self.referrers).get(secret).map(|all| all.iter().cloned().collect()).unwrap_or_default()
+        let named = named_after(&secret.name).map(|name| Key::new(&secret.namespace, name));
+        let slots = lock(&self.slots);
+        let mut all: Vec<Key> = named.filter(|key| slots.contains_key(key)).collect();
+        drop(slots);
+        if let Some(referrers) = lock(&self.referrers).get(secret) {
+            all.extend(referrers.iter().filter(|key| !all.contains(key)).cloned().collect::<Vec<_>>());
+        }
+        all
     }
 
     /// Notes that a `GraphToken` starts from a seed, and tells which others do.
@@ -216,24 +305,10 @@ impl State {
     }
 }
 
-/// The cache of all Secrets' metadata.
-pub type SecretStore = Store<PartialObjectMeta<Secret>>;
-
-/// The caches of all watched namespaces.
-pub struct SecretCache(BTreeMap<Option<String>, SecretStore>);
-
-impl SecretCache {
-    /// One cache a namespace, or one for all of them.
-    pub fn new(stores: BTreeMap<Option<String>, SecretStore>) -> Self {
-        Self(stores)
-    }
-
-    /// The cached metadata of a Secret.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<Meta> {
-        let store = self.0.get(&None).or_else(|| self.0.get(&Some(namespace.to_owned())))?;
-        let object = store.get(&ObjectRef::new(name).within(namespace))?;
-        Some(meta(&object.metadata))
-    }
+/// The names of the `GraphToken`s whose target, credential or login Secret a Secret may be by its name.
+fn named_after(secret: &str) -> impl Iterator<Item = &str> {
+    let suffixes = ["", CREDENTIAL_SUFFIX, LOGIN_SUFFIX];
+    suffixes.into_iter().filter_map(|suffix| secret.strip_suffix(suffix))
 }
 
 /// Whether a resourceVersion is newer than another. They are comparable as numbers (KEP-5504); what is not a number is
@@ -255,11 +330,68 @@ mod tests {
         let shared = Key::new("clients", "app-cert");
         let [here, there] = ["one", "two"].map(|namespace| Key::new(namespace, "mail"));
         for graphtoken in [&here, &there] {
-            state.refer(&shared, graphtoken);
+            let mut memory = state.take(graphtoken, "u");
+            state.refer(graphtoken, &mut memory, vec![shared.clone()]);
+            assert!(!state.put(graphtoken, memory));
         }
-        assert_eq!(state.referrers(&shared), [here.clone(), there.clone()]);
+        assert_eq!(
+            BTreeSet::from_iter(state.referrers(&shared)),
+            BTreeSet::from([here.clone(), there.clone()])
+        );
         assert_eq!(state.referrers(&Key::new("one", "app-cert")), []);
         state.forget(&here);
-        assert_eq!(state.referrers(&shared), [there]);
+        assert_eq!(state.referrers(&shared), std::slice::from_ref(&there));
+        let mut memory = state.take(&there, "u");
+        state.refer(&there, &mut memory, Vec::new());
+        state.put(&there, memory);
+        assert_eq!(state.referrers(&shared), []);
+        assert!(lock(&state.referrers).is_empty());
+    }
+
+    #[test]
+    fn a_secret_wakes_the_graphtoken_that_it_is_named_after() {
+        let (state, mail) = (State::default(), Key::new("ns", "mail"));
+        let memory = state.take(&mail, "u");
+        state.put(&mail, memory);
+        for name in ["mail", "mail-graphtoken-credential", "mail-graphtoken-login"] {
+            assert_eq!(state.referrers(&Key::new("ns", name)), std::slice::from_ref(&mail), "{name}");
+            assert_eq!(state.referrers(&Key::new("other", name)), [], "{name}");
+        }
+        assert_eq!(state.referrers(&Key::new("ns", "mail-other")), []);
+    }
+
+    fn written(version: &str) -> Box<(TargetView, Instant)> {
+        let meta = Meta { resource_version: version.to_owned(), ..Meta::default() };
+        Box::new((TargetView { meta, published: None, intact: true }, Instant::now()))
+    }
+
+    #[tokio::test]
+    async fn an_own_write_wakes_nobody_though_its_echo_is_faster_than_its_answer() {
+        let (state, mail) = (State::default(), Key::new("ns", "mail"));
+        for (seen, again) in [(&[Some("7")][..], false), (&[Some("7"), Some("8")], true), (&[None], true)] {
+            let mut memory = state.take(&mail, "u");
+            for version in seen {
+                assert!(!state.concerns(&mail, *version), "it is being looked at");
+            }
+            memory.target = Some(written("7"));
+            assert_eq!(state.put(&mail, memory), again, "{seen:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_cache_has_caught_up_with_is_not_kept_beside_it() {
+        let (state, mail) = (State::default(), Key::new("ns", "mail"));
+        let mut memory = state.take(&mail, "u");
+        memory.target = Some(written("7"));
+        memory.status = Some(Box::new((Some("9".to_owned()), GraphTokenStatus::default())));
+        state.put(&mail, memory);
+        state.status_shown(&mail, "8");
+        assert!(!state.concerns(&mail, Some("7")));
+        assert!(state.concerns(&mail, Some("10")) && state.concerns(&mail, None));
+        let memory = state.take(&mail, "u");
+        assert!(memory.target.is_none() && memory.status.is_some());
+        state.put(&mail, memory);
+        state.status_shown(&mail, "9");
+        assert!(state.take(&mail, "u").status.is_none());
     }
 }

@@ -7,12 +7,12 @@ use futures::channel::mpsc;
 use kube::runtime::reflector::ObjectRef;
 use tokio::sync::watch;
 
-use super::Guarded;
+use crate::cache::Watched;
 use crate::state::Key;
 
 /// A namespace, or all of them.
 type Namespace = Option<String>;
-type Waker = mpsc::UnboundedSender<ObjectRef<Guarded>>;
+type Waker = mpsc::UnboundedSender<ObjectRef<Watched>>;
 
 /// All scopes.
 #[derive(Clone, Default)]
@@ -28,7 +28,7 @@ impl Everyone {
     }
 
     /// A scope more; returns where its `GraphToken`s are woken.
-    pub(super) fn join(&self, namespace: Namespace) -> mpsc::UnboundedReceiver<ObjectRef<Guarded>> {
+    pub(super) fn join(&self, namespace: Namespace) -> mpsc::UnboundedReceiver<ObjectRef<Watched>> {
         let (waker, woken) = mpsc::unbounded();
         self.unheard.send_modify(|unheard| {
             unheard.insert(namespace.clone());

@@ -6,22 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::StreamExt as _;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::api::{ObjectMeta, PartialObjectMeta};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt as _;
-use kube::runtime::reflector::{self, store::Writer};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
 use super::{Everyone, WatchBackoff, broken};
 use crate::api::ClusterGraphClient;
-use crate::api::names::GROUP;
+use crate::cache::{SecretStore, WatchedSecret};
 use crate::clients::{Change, Feed, Stated};
 use crate::context::Context;
 use crate::kubeclient::Clients;
-use crate::state::{Key, SecretStore};
+use crate::state::Key;
 
 /// A watch that goes on failing for one reason is logged this often.
 const SAY_AGAIN: Duration = Duration::from_mins(10);
@@ -31,7 +30,7 @@ type Guarded = DeserializeGuard<ClusterGraphClient>;
 /// The cache of the metadata of Secrets in the clients' namespace, where no `GraphToken`s are served.
 pub(super) struct ClientSecrets {
     namespace: String,
-    writer: Writer<PartialObjectMeta<Secret>>,
+    store: SecretStore,
 }
 
 impl ClientSecrets {
@@ -44,9 +43,9 @@ impl ClientSecrets {
         if stores.contains_key(&None) || stores.contains_key(&Some(namespace.clone())) {
             return None;
         }
-        let (store, writer) = reflector::store();
-        stores.insert(Some(namespace.clone()), store);
-        Some(Self { namespace, writer })
+        let store = SecretStore::default();
+        stores.insert(Some(namespace.clone()), store.clone());
+        Some(Self { namespace, store })
     }
 }
 
@@ -112,24 +111,14 @@ async fn watch_namespaces(api: Api<PartialObjectMeta<Namespace>>, ctx: &Context,
 
 async fn watch_secrets(client: kube::Client, ctx: &Context, everyone: &Everyone, secrets: ClientSecrets) {
     let mut trouble = Trouble::default();
-    let ClientSecrets { namespace, writer } = secrets;
-    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client, &namespace);
-    let events = watcher(api, watcher::Config::default())
-        .backoff(WatchBackoff::default())
-        .modify(|object| {
-            // Nothing but its version is of interest, and when what is in it ends.
-            let ObjectMeta { name, namespace, uid, resource_version, annotations, .. } =
-                std::mem::take(&mut object.metadata);
-            let annotations = annotations.map(|mut annotations| {
-                annotations.retain(|key, _| key.split('/').next() == Some(GROUP));
-                annotations
-            });
-            object.metadata =
-                ObjectMeta { name, namespace, uid, resource_version, annotations, ..ObjectMeta::default() };
-        })
-        .reflect(writer);
+    let ClientSecrets { namespace, store } = secrets;
+    let api: Api<WatchedSecret> = Api::namespaced(client, &namespace);
+    let events = watcher(api, watcher::Config::default()).backoff(WatchBackoff::default());
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
+        if let Ok(event) = &event {
+            store.take_in(event);
+        }
         match event {
             Ok(Event::Apply(secret) | Event::Delete(secret)) => {
                 everyone.wake(ctx.state.referrers(&Key::new(&namespace, &secret.name_any())));

@@ -7,7 +7,8 @@ use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
 use tokio::sync::{Semaphore, watch};
 
-use super::{ERROR_PAUSE, Everyone, Guarded};
+use super::{ERROR_PAUSE, Everyone};
+use crate::cache::Watched;
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::reconcile::{reconcile, refuse};
@@ -27,7 +28,7 @@ pub(super) struct Worker {
 impl Worker {
     pub(super) async fn work(
         mut self,
-        object: Arc<Guarded>,
+        object: Arc<Watched>,
         ctx: Arc<Context>,
     ) -> Result<Action, StoreError> {
         // Neither can fail: the semaphore is never closed, and the writer lives as long as the watch.
@@ -36,9 +37,9 @@ impl Worker {
         self.everyone.all_heard().await;
         self.began.store(true, Ordering::Release);
         let began = tokio::time::Instant::now();
-        let done = match &object.0 {
-            Ok(graphtoken) => reconcile(graphtoken, &ctx).await,
-            Err(invalid) => refuse(invalid, &ctx).await,
+        let done = match object.decoded() {
+            Ok(graphtoken) => reconcile(&graphtoken, &ctx).await,
+            Err(invalid) => refuse(&invalid, &ctx).await,
         };
         self.metrics.reconciled(began.elapsed());
         done
@@ -47,7 +48,7 @@ impl Worker {
 
 /// Only the API server's failures come here; they are in nobody's status, so they are logged.
 #[expect(clippy::needless_pass_by_value, reason = "kube's signature")]
-pub(super) fn on_error(object: Arc<Guarded>, error: &StoreError, _: Arc<Context>) -> Action {
+pub(super) fn on_error(object: Arc<Watched>, error: &StoreError, _: Arc<Context>) -> Action {
     match error {
         // Changed under our hands: the watch brings the news.
         StoreError::Conflict | StoreError::Gone => {

@@ -140,7 +140,7 @@ impl Look<'_> {
             () = patience => {
                 let message = not_stored_yet(in_flight.trouble.borrow().as_ref());
                 in_flight.told = true;
-                self.memory.in_flight = Some(in_flight);
+                self.memory.in_flight = Some(Box::new(in_flight));
                 Ok(self.storage_failed(observed, message))
             }
         }
@@ -169,7 +169,7 @@ impl Look<'_> {
                     expires_at = %in_hand.stored.facts.expires_at, "token issued"
                 );
                 self.issued(credential, &in_hand, &mut observed);
-                self.memory.in_hand = Some(*in_hand);
+                self.memory.in_hand = Some(in_hand);
                 // What was published before in this look, as after an outage, was another token.
                 self.published = false;
                 Ok(observed)
@@ -208,7 +208,7 @@ impl Look<'_> {
                             the code to enter there (deviceCode.userCode)";
                 self.ctx.events.normal(&identity, "DeviceCodeIssued", note).await;
                 status::forget_failures(&mut observed.status);
-                self.memory.credential = Some((*credential).clone());
+                self.memory.credential = Some(credential.clone());
                 observed.credential = CredentialState::Present(credential);
                 observed.poll_at = poll_at(self.ctx, &observed, self.memory);
                 Ok(observed)
@@ -232,7 +232,7 @@ impl Look<'_> {
         status.refresh_count += 1;
         status::forget_failures(&mut status);
         if let Some(credential) = credential {
-            self.memory.credential = Some((*credential).clone());
+            self.memory.credential = Some(credential.clone());
             observed.credential = CredentialState::Present(credential);
         } else {
             let tenant_id = in_hand.account.as_ref().and_then(|account| account.tenant_id.clone());

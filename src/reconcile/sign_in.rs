@@ -11,7 +11,9 @@ use crate::target;
 
 /// A login that was adopted is deleted: what is in it is spent, or the operator's own by now. Returns whether none is left.
 pub(super) async fn discard_login(ctx: &Context, observed: &Observed, memory: &Memory) -> bool {
-    let Some(Login { meta, state: SeedState::Found { digest }, .. }) = &memory.login else { return true };
+    let Some(Login { meta, state: SeedState::Found { digest }, .. }) = memory.login.as_deref() else {
+        return true;
+    };
     if !was_adopted(digest, observed.credential()) {
         return true;
     }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 
 use graphtoken::api::GraphToken;
 use graphtoken::api::names::ANNOTATION_REQUESTED_AT;
+use graphtoken::cache::{SecretCache, SecretStore, WatchedSecret};
+use graphtoken::observed::Meta;
 use graphtoken::retention::is_credential;
-use graphtoken::state::{Key, SecretCache, State};
+use graphtoken::state::{Key, State};
+use graphtoken::store;
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt as _};
-use kube::runtime::reflector::{self, store::Writer};
+use kube::Resource as _;
 use kube::runtime::watcher::Event;
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -30,7 +31,7 @@ pub enum Woken {
 }
 
 pub struct Caches {
-    writer: Writer<PartialObjectMeta<Secret>>,
+    secrets: SecretStore,
     shown: Snapshot,
     /// How many changes have been told.
     told: u64,
@@ -41,11 +42,16 @@ pub struct Caches {
 impl Caches {
     /// As a new process lists them.
     pub fn new(world: &World) -> (Self, SecretCache) {
-        let (secrets, writer) = reflector::store();
+        let secrets = SecretStore::default();
         let state = world.lock();
         let told = state.objects.changes;
-        let mut caches =
-            Self { writer, shown: Snapshot::new(), told, lags: world.lagging, behind_until: None };
+        let mut caches = Self {
+            secrets: secrets.clone(),
+            shown: Snapshot::new(),
+            told,
+            lags: world.lagging,
+            behind_until: None,
+        };
         if world.lagging && !state.last_seen.is_empty() {
             caches.behind_until = Some(state.now + LAG);
             caches.show(state.last_seen.clone());
@@ -91,9 +97,9 @@ impl Caches {
     }
 
     /// The credential, if its `GraphToken` is not there.
-    pub fn orphaned_credential(&self) -> Option<ObjectMeta> {
+    pub fn orphaned_credential(&self) -> Option<Meta> {
         let credential = self.shown.get(&(Kind::Secret, CREDENTIAL.to_owned()))?;
-        self.graphtoken().is_none().then(|| metadata(credential).metadata)
+        self.graphtoken().is_none().then(|| store::meta(metadata(credential).meta()))
     }
 
     fn wakes(
@@ -123,12 +129,12 @@ impl Caches {
             }
             (Kind::Secret, now) => {
                 let version = now.and_then(|now| now["metadata"]["resourceVersion"].as_str());
-                let own = version.is_some_and(|version| memory.is_own_write(&mail, version));
                 let refers = !memory.referrers(&Key::new("ns", name)).is_empty();
-                if refers && !own {
+                if refers && memory.concerns(&mail, version) {
                     return Some(Woken::GraphToken);
                 }
-                let orphan = now.is_some_and(|now| is_credential(&metadata(now).metadata))
+                let orphan = now
+                    .is_some_and(|now| is_credential(name, &store::meta(metadata(now).meta()).labels))
                     && !self.shown.contains_key(&(Kind::GraphToken, "mail".to_owned()));
                 orphan.then_some(Woken::Credential)
             }
@@ -136,17 +142,16 @@ impl Caches {
     }
 
     fn show(&mut self, objects: Snapshot) {
-        self.writer.apply_watcher_event(&Event::Init);
+        self.secrets.take_in(&Event::Init);
         for object in objects.iter().filter(|((kind, _), _)| *kind == Kind::Secret).map(|(_, object)| object)
         {
-            self.writer.apply_watcher_event(&Event::InitApply(metadata(object)));
+            self.secrets.take_in(&Event::InitApply(metadata(object)));
         }
-        self.writer.apply_watcher_event(&Event::InitDone);
+        self.secrets.take_in(&Event::InitDone);
         self.shown = objects;
     }
 }
 
-fn metadata(object: &Value) -> PartialObjectMeta<Secret> {
-    let metadata = ObjectMeta::deserialize(&object["metadata"]).expect("it is metadata");
-    ObjectMeta { managed_fields: None, ..metadata }.into_response_partial()
+fn metadata(object: &Value) -> WatchedSecret {
+    WatchedSecret::deserialize(object).expect("it is a Secret")
 }

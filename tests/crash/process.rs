@@ -20,7 +20,7 @@ use graphtoken::metrics::Metrics;
 use graphtoken::reconcile::reconcile;
 use graphtoken::retention::retain;
 use graphtoken::rotation::{Exchanger, InUse};
-use graphtoken::state::State;
+use graphtoken::state::{Key, State};
 use graphtoken::store::StoreError;
 use graphtoken::throttle::Throttle;
 use jiff::{SignedDuration, Timestamp};
@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::caches::{Caches, Woken};
 use crate::http::{client, serve_provider};
+use crate::scenario::CREDENTIAL;
 use crate::world::World;
 
 /// How kube's Controller is told to go on after an error.
@@ -187,9 +188,10 @@ impl Process {
 
     async fn retain(&mut self) -> Result<(), Killed> {
         self.retain_at = None;
-        let Some(object) = self.caches.orphaned_credential() else { return Ok(()) };
+        let Some(meta) = self.caches.orphaned_credential() else { return Ok(()) };
+        let credential = Key::new("ns", CREDENTIAL);
         let now = self.ctx.exchanger.clock.now();
-        let done = run(&self.world, retain(&self.ctx.exchanger.client, &object, now)).await?;
+        let done = run(&self.world, retain(&self.ctx.exchanger.client, &credential, meta, now)).await?;
         self.retain_at = self.next(done);
         Ok(())
     }
