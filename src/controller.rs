@@ -42,6 +42,10 @@ const ERROR_PAUSE: Duration = Duration::from_secs(2);
 /// The longest pause before a broken watch is taken up again.
 const MAX_WATCH_PAUSE: Duration = Duration::from_secs(5);
 
+/// Objects a page of a list: few enough that a page, with all that it is decoded to, is small beside the cache, and enough for
+/// ten thousand to be there within a second or two.
+const PAGE_SIZE: u32 = 250;
+
 /// kube's own, which grows to a minute: for so long an operator would be blind when its API server is back after an outage.
 #[derive(Default)]
 struct WatchBackoff(watcher::DefaultBackoff);
@@ -307,7 +311,7 @@ fn graphtoken_events(
     namespace: Option<String>,
 ) -> impl Stream<Item = Result<Watched, watcher::Error>> + Send {
     let graphtokens = writer.as_reader();
-    watcher(api, watcher::Config::default())
+    watcher(api, watcher::Config::default().page_size(PAGE_SIZE))
         .backoff(WatchBackoff::default())
         .reflect(writer)
         .inspect(move |event| match event {

@@ -11,7 +11,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource as _};
 
-use super::{Wakes, WatchBackoff, broken, log_watch};
+use super::{PAGE_SIZE, Wakes, WatchBackoff, broken, log_watch};
 use crate::api::names::CREDENTIAL_SUFFIX;
 use crate::cache::{GraphTokenStore, SecretStore, WatchedSecret};
 use crate::clients::Feed;
@@ -29,7 +29,8 @@ pub(super) async fn watch(
     graphtokens: GraphTokenStore,
     holds_client_secrets: bool,
 ) {
-    let events = watcher(api, watcher::Config::default()).backoff(WatchBackoff::default());
+    let events =
+        watcher(api, watcher::Config::default().page_size(PAGE_SIZE)).backoff(WatchBackoff::default());
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         if let Ok(event) = &event {
