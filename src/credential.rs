@@ -17,7 +17,8 @@ use crate::api::names::{
 };
 use crate::api::{GraphToken, Time};
 use crate::observed::{
-    Credential, Device, Identity, KEY_ACCESS_TOKEN, Meta, Pending, Record, Tokens, credential, labels,
+    Credential, Device, Identity, KEY_ACCESS_TOKEN, Meta, Pending, Record, Tokens, credential, foreign,
+    labels,
 };
 use crate::store::{StoreError, meta};
 
@@ -64,6 +65,15 @@ impl CredentialStore {
     /// Reads it, live.
     pub async fn read(&self) -> Result<Option<(Credential, Tokens)>, StoreError> {
         Ok(self.api.get_opt(&self.name).await?.map(|secret| parse(&secret)))
+    }
+
+    /// Reads it to write to it whatever it holds: what is not ours is nobody's to write to.
+    pub async fn read_ours(&self) -> Result<Option<Credential>, StoreError> {
+        let Some((found, _)) = self.read().await? else { return Ok(None) };
+        match foreign(&found.meta, &self.holder.identity.name) {
+            Some(whose) => Err(StoreError::Foreign(whose)),
+            None => Ok(Some(found)),
+        }
     }
 
     /// Step 1 of an exchange: notes that it is about to begin. That this succeeds proves that the store takes writes, and

@@ -6,17 +6,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 
-use crate::api::names::{
-    ANNOTATION_REQUESTED_AT, KEY_REFRESH_TOKEN, LABEL_MANAGED_BY, LABEL_NAME, MANAGER, credential_name,
-    login_name,
-};
+use crate::api::names::{ANNOTATION_REQUESTED_AT, KEY_REFRESH_TOKEN, credential_name, login_name};
 use crate::api::spec::SecretKeyRef;
 use crate::api::{GraphToken, GraphTokenStatus};
 use crate::context::Context;
 use crate::credential::{CredentialStore, Holder};
 use crate::desired::{Desired, Grant};
 use crate::observed::{
-    Credential, CredentialState, Identity, Meta, Observed, ProofState, SeedState, TargetState, inputs, target,
+    Credential, CredentialState, Identity, Meta, Observed, ProofState, SeedState, TargetState, foreign,
+    inputs, target,
 };
 use crate::plan::PENDING_STANDS;
 use crate::proof;
@@ -155,7 +153,7 @@ async fn credential(
         _ => store.read().await?.map(|(credential, _)| Box::new(credential)),
     };
     let Some(known) = known else { return Ok(CredentialState::Absent) };
-    if let Some(message) = foreign(&known, identity) {
+    if let Some(message) = foreign(&known.meta, &identity.name) {
         return Ok(CredentialState::Foreign(message));
     }
     let ours = known.owner_uid() == Some(identity.uid.as_str())
@@ -168,23 +166,6 @@ async fn credential(
 
 fn is_current(known: &Credential, meta: &Meta) -> bool {
     known.meta.uid == meta.uid && !newer(&meta.resource_version, &known.meta.resource_version)
-}
-
-fn foreign(known: &Credential, identity: &Identity) -> Option<String> {
-    let name = credential_name(&identity.name);
-    let label = |key: &str, value: &str| known.meta.labels.get(key).is_some_and(|v| v == value);
-    if known.meta.deleting {
-        return Some(format!(
-            "the credential Secret {name} is being deleted; the operator goes on when it is gone"
-        ));
-    }
-    (!label(LABEL_MANAGED_BY, MANAGER) || !label(LABEL_NAME, &identity.name)).then(|| {
-        format!(
-            "the Secret {name} is where the operator keeps the sign-in, and it is not labelled as its own; delete it, or, if \
-             it is a backup of the sign-in, label it {LABEL_MANAGED_BY}={MANAGER} and {LABEL_NAME}={}",
-            identity.name
-        )
-    })
 }
 
 /// The credential of a dead `GraphToken` of the same name is taken up by a living one, and only by a living one: the

@@ -15,7 +15,7 @@ mod credential;
 
 pub use credential::{
     ChainClient, Credential, Device, KEY_ACCESS_TOKEN, Pending, Record, RejectedLogin, StoredToken,
-    TokenFacts, Tokens, credential,
+    TokenFacts, Tokens, credential, foreign,
 };
 
 /// Which `GraphToken` this is about.

@@ -38,6 +38,9 @@ pub enum StoreError {
     /// The API server will not have it; the sentence says why.
     #[error("the API server refused: {0}")]
     Refused(String),
+    /// Somebody else's Secret is in the place; the sentence says what to do.
+    #[error("{0}")]
+    Foreign(String),
     /// No answer, or none that tells whether it was done.
     #[error("the API server did not answer: {0}")]
     Unanswered(&'static str),

@@ -114,7 +114,7 @@ pub async fn publish(
         None => create(&api, desired, observed, content).await,
         Some(view) => {
             if drops_fields(desired, observed, view) {
-                claim_fields(&api, &desired.target.secret_name).await?;
+                claim_fields(&api, &desired.target.secret_name, &view.meta.uid).await?;
             }
             apply(&api, desired, observed, content, &view.meta.uid).await
         }
@@ -225,8 +225,10 @@ fn drops_fields(desired: &Desired, observed: &Observed, view: &TargetView) -> bo
 
 /// Server-side apply takes away only what an earlier *apply* owned. The create was none, so what it wrote is first made
 /// ours in that sense; the same move as client-go's `csaupgrade` makes for objects of client-side apply.
-async fn claim_fields(api: &Api<Secret>, name: &str) -> Result<(), StoreError> {
-    let Some(found) = api.get_metadata_opt(name).await? else { return Ok(()) };
+async fn claim_fields(api: &Api<Secret>, name: &str, uid: &str) -> Result<(), StoreError> {
+    let found = api.get_metadata_opt(name).await?;
+    // Another Secret that took its place is not ours to claim.
+    let Some(found) = found.filter(|found| found.metadata.uid.as_deref() == Some(uid)) else { return Ok(()) };
     let Some(entries) = found.metadata.managed_fields.as_deref().and_then(claimed) else { return Ok(()) };
     let patch: Value = json!({
         "metadata": {"resourceVersion": found.metadata.resource_version, "managedFields": entries},

@@ -10,7 +10,7 @@ use super::Meta;
 use crate::api::Reason;
 use crate::api::names::{
     ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, ANNOTATION_UID, KEY_DEVICE, KEY_PENDING, KEY_RECORD,
-    KEY_REFRESH_TOKEN,
+    KEY_REFRESH_TOKEN, LABEL_MANAGED_BY, LABEL_NAME, MANAGER, credential_name,
 };
 use crate::api::status::SignedIn;
 use crate::desired::Client;
@@ -21,6 +21,22 @@ use crate::seed;
 pub const KEY_ACCESS_TOKEN: &str = "access_token";
 /// No sentence of the operator's is longer.
 const MAX_MESSAGE: usize = 768;
+
+/// Why the Secret in the place of a `GraphToken`'s credential is not to be written, if that is so, and what to do about it.
+pub fn foreign(meta: &Meta, graphtoken: &str) -> Option<String> {
+    let name = credential_name(graphtoken);
+    if meta.deleting {
+        return Some(format!(
+            "the credential Secret {name} is being deleted; the operator goes on when it is gone"
+        ));
+    }
+    (!meta.belongs_to(graphtoken)).then(|| {
+        format!(
+            "the Secret {name} is where the operator keeps the sign-in, and it is not labelled as its own; delete it, or, if \
+             it is a backup of the sign-in, label it {LABEL_MANAGED_BY}={MANAGER} and {LABEL_NAME}={graphtoken}"
+        )
+    })
+}
 
 /// Facts about one access token; no secret is in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

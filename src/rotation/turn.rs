@@ -259,7 +259,13 @@ impl Turn<'_> {
         spent: &Spent,
         dead: Option<&str>,
     ) -> Result<Settled, StoreError> {
-        let stored = self.job.store.read().await?.map(|(credential, _)| credential);
+        let stored = match self.job.store.read_ours().await {
+            // Somebody else's Secret came into its place. It is waited for as long as there is a GraphToken to keep the sign-in for.
+            Err(StoreError::Foreign(_)) if !self.job.store.graphtoken_lives().await? => {
+                return Ok(Settled::Outrun);
+            }
+            stored => stored?,
+        };
         let lives = stored.is_some() || self.job.store.graphtoken_lives().await?;
         let pending = stored.as_ref().and_then(|c| c.pending.as_ref()).map(|p| p.attempt.clone());
         let rival = pending.filter(|attempt| attempt != self.attempt && Some(attempt.as_str()) != dead);

@@ -35,6 +35,7 @@ mod plugin_login;
 mod probe;
 mod proofs;
 mod proxies;
+mod races;
 mod redirects;
 mod restart;
 mod schedule;

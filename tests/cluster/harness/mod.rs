@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod gate;
 pub mod graph;
 pub mod leaks;
 pub mod o365;
