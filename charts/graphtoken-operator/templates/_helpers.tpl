@@ -76,7 +76,7 @@ subjects:
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- if .Values.rbac.restart }}
 - apiGroups: [apps]
   resources: [deployments, statefulsets, daemonsets]
