@@ -1,10 +1,12 @@
 //! Watches, and who is woken by what; concurrency; what is done with an error.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use futures::channel::mpsc;
 use futures::stream::{self, Stream, StreamExt as _};
 use jiff::Timestamp;
@@ -15,7 +17,7 @@ use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, controller};
 use kube::{Api, Resource as _, ResourceExt as _};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::GraphToken;
@@ -29,13 +31,14 @@ use crate::metrics::{ConditionSample, Metrics, ObjectSample};
 use crate::state::{Ends, Key};
 
 mod everyone;
+mod queue;
 mod secrets;
 mod shared;
 mod worker;
 
 use everyone::Everyone;
 use secrets::Orphans;
-use worker::{Worker, on_error};
+use worker::{Enqueuer, Looker, Work};
 
 /// After an error that is not the provider's.
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
@@ -180,14 +183,18 @@ pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
         scopes.iter().map(|scope| (scope.namespace.clone(), scope.secrets.clone())).collect();
     let client_secrets = shared::ClientSecrets::beside(&mut stores, term.client_namespace.as_deref());
     let ctx = Arc::new(context(SecretCache::new(stores)));
-    let graphtokens = scopes.iter().map(|scope| scope.graphtokens.clone()).collect();
-    *term.caches.lock() = (graphtokens, Some(Arc::clone(&ctx.clients)), ctx.state.ends.clone());
+    let graphtokens: BTreeMap<_, _> =
+        scopes.iter().map(|scope| (scope.namespace.clone(), scope.graphtokens.clone())).collect();
+    *term.caches.lock() =
+        (graphtokens.values().cloned().collect(), Some(Arc::clone(&ctx.clients)), ctx.state.ends.clone());
     let shared =
         tokio::spawn(shared::watch(term.clients.clone(), Arc::clone(&ctx), everyone.clone(), client_secrets));
-    // Shared by the scopes, so that many namespaces do not mean many reconciles at once.
-    let slots = Arc::new(Semaphore::new(usize::from(term.concurrency)));
-    let running =
-        scopes.into_iter().map(|scope| scope.run(&ctx, &term, Arc::clone(&slots), everyone.clone()));
+    let work = Work::new(term.concurrency);
+    let looker = Looker { graphtokens, ctx: Arc::clone(&ctx), metrics: term.metrics.clone() };
+    let finished = tokio::spawn(work.clone().run(Arc::new(looker), term.stop.clone())).map(drop).shared();
+    let running = scopes
+        .into_iter()
+        .map(|scope| scope.run(&ctx, &term, work.clone(), finished.clone(), everyone.clone()));
     futures::future::join_all(running).await;
     shared.abort();
     ctx.exchanger.tasks.close();
@@ -206,7 +213,14 @@ impl Scope {
         Self { clients, namespace, graphtokens, graphtoken_writer, secrets, woken }
     }
 
-    async fn run(self, ctx: &Arc<Context>, term: &Term, slots: Arc<Semaphore>, everyone: Everyone) {
+    async fn run(
+        self,
+        ctx: &Arc<Context>,
+        term: &Term,
+        work: Work,
+        finished: impl Future<Output = ()>,
+        everyone: Everyone,
+    ) {
         let (all, all_woken) = mpsc::unbounded();
         let (orphans, orphaned, orphans_woken) = Orphans::new();
         let (known, secrets_known) = watch::channel(false);
@@ -244,19 +258,18 @@ impl Scope {
         );
         let config = controller::Config::default().concurrency(term.concurrency);
         let began = Arc::new(AtomicBool::new(false));
-        let worker = Worker {
-            slots,
-            metrics: term.metrics.clone(),
-            secrets_known,
-            everyone,
-            began: Arc::clone(&began),
-        };
-        let work = Controller::for_stream(seen, self.graphtokens)
+        let enqueuer = Enqueuer { work, secrets_known, everyone, began: Arc::clone(&began) };
+        // It merges who wakes whom. The looks themselves are elsewhere: who is held up here is taken in no order.
+        let waking = Controller::for_stream(seen, self.graphtokens)
             .with_config(config.clone())
             .reconcile_on(self.woken)
             .reconcile_all_on(all_woken)
             .graceful_shutdown_on(term.stop.clone().cancelled_owned())
-            .run(move |object, ctx| worker.clone().work(object, ctx), on_error, Arc::clone(ctx))
+            .run(
+                move |object, _| enqueue(enqueuer.clone(), object),
+                |_, never, _| match *never {},
+                Arc::clone(ctx),
+            )
             .for_each(|_| async {});
         let retention = Controller::for_stream(stream::pending(), orphaned)
             .with_config(config)
@@ -284,11 +297,18 @@ impl Scope {
             }
         };
         tokio::select! {
-            _ = futures::future::join(work, retention) => {}
+            _ = futures::future::join(waking, retention) => {}
             () = stopped_early => {}
         }
+        finished.await;
         watching.abort();
     }
+}
+
+async fn enqueue(enqueuer: Enqueuer, object: Arc<Watched>) -> Result<Action, Infallible> {
+    let namespace = object.namespace().unwrap_or_default();
+    enqueuer.enqueue(Key { namespace, name: object.name_any() }).await;
+    Ok(Action::await_change())
 }
 
 fn api<K>(client: &kube::Client, namespace: Option<&str>) -> Api<K>

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::api::ObjectMeta;
-use kube::runtime::controller::Action;
 
 use crate::api::{GraphToken, GraphTokenStatus, Reason};
 use crate::context::Context;
@@ -49,19 +48,19 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 /// The same once it has said so: it goes on hearing, and writes no status meanwhile.
 const TOLD_PATIENCE: Duration = Duration::from_secs(30);
 
-/// One look at a `GraphToken`.
-pub async fn reconcile(object: &GraphToken, ctx: &Context) -> Result<Action, StoreError> {
+/// One look at a `GraphToken`. Returns after how long it is to be looked at again; `None`: when something changes.
+pub async fn reconcile(object: &GraphToken, ctx: &Context) -> Result<Option<Duration>, StoreError> {
     let identity = identity(&object.metadata);
     if object.metadata.deletion_timestamp.is_some() {
         // The garbage collector takes the target, and the credential outlives us: there is nothing to finalize.
-        return Ok(Action::await_change());
+        return Ok(None);
     }
     let key = Key::new(&identity.namespace, &identity.name);
     let mut memory = ctx.state.take(&key, &identity.uid);
     // On the heap: thousands may wait for their turn at once.
     let done = Box::pin(look(object, &identity, ctx, &mut memory)).await;
     let changed = ctx.state.put(&key, memory);
-    done.map(|next| if changed { Action::requeue(Duration::ZERO) } else { next })
+    done.map(|next| if changed { Some(Duration::ZERO) } else { next })
 }
 
 fn identity(meta: &ObjectMeta) -> Identity {
@@ -78,7 +77,7 @@ async fn look(
     identity: &Identity,
     ctx: &Context,
     memory: &mut Memory,
-) -> Result<Action, StoreError> {
+) -> Result<Option<Duration>, StoreError> {
     let desired = match ctx.clients.desired(identity, &object.spec, &ctx.guards) {
         Ok(desired) => Arc::new(desired),
         Err(unresolved) => return undecided(object, identity, ctx, memory, unresolved).await,
@@ -100,7 +99,7 @@ async fn look(
     save(ctx, identity, memory, &before, status).await?;
     let restart_at = restart::see_to(ctx, &desired, &observed, memory).await;
     let next = [retry.then_some(COMMIT_PATIENCE), next_look(ctx, &plan), restart_at.map(|at| until(ctx, at))];
-    Ok(next.into_iter().flatten().min().map_or_else(Action::await_change, Action::requeue))
+    Ok(next.into_iter().flatten().min())
 }
 
 /// Once the new target serves pods, the one that `spec.target.secretName` named before would only grow stale. Returns its

@@ -1,62 +1,161 @@
-//! One reconcile at a time for each slot, and what is done with an error.
+//! The work: who is woken waits for a turn in the queue, and is looked at by a task of its own.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use kube::ResourceExt as _;
-use kube::runtime::controller::Action;
-use tokio::sync::{Semaphore, watch};
+use futures::FutureExt as _;
+use kube::runtime::reflector::ObjectRef;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
+use super::queue::Queue;
 use super::{ERROR_PAUSE, Everyone};
-use crate::cache::Watched;
+use crate::cache::{GraphTokenStore, Watched};
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::reconcile::{reconcile, refuse};
+use crate::state::Key;
 use crate::store::StoreError;
 
+/// The farthest that a timer is set: an `Instant` has an end.
+const MAX_PAUSE: Duration = Duration::from_hours(24 * 365);
+/// After a panic, which is a mistake of ours.
+const PANIC_PAUSE: Duration = Duration::from_mins(1);
+
+/// Whom the scopes wake, all in one queue: many namespaces do not mean many looks at once.
 #[derive(Clone)]
-pub(super) struct Worker {
-    pub(super) slots: Arc<Semaphore>,
-    pub(super) metrics: Metrics,
-    /// Whether the cache of Secrets is filled. (The store's own `wait_until_ready` wakes only one of several tasks in kube 5.0.)
-    pub(super) secrets_known: watch::Receiver<bool>,
-    pub(super) everyone: Everyone,
-    /// Set with the first reconcile that has all it needs.
-    pub(super) began: Arc<AtomicBool>,
+pub(super) struct Work {
+    queue: Arc<Mutex<Queue>>,
+    woken: Arc<Notify>,
 }
 
-impl Worker {
-    pub(super) async fn work(
-        mut self,
-        object: Arc<Watched>,
-        ctx: Arc<Context>,
-    ) -> Result<Action, StoreError> {
-        // Neither can fail: the semaphore is never closed, and the writer lives as long as the watch.
-        let _slot = self.slots.acquire().await;
-        let _ = self.secrets_known.wait_for(|known| *known).await;
-        self.everyone.all_heard().await;
-        self.began.store(true, Ordering::Release);
-        let began = tokio::time::Instant::now();
-        let done = match object.decoded() {
-            Ok(graphtoken) => reconcile(&graphtoken, &ctx).await,
-            Err(invalid) => refuse(&invalid, &ctx).await,
-        };
+/// Who was looked at, and when the next look is due.
+type Looked = (Key, Option<Instant>);
+
+impl Work {
+    /// So many looks at once.
+    pub(super) fn new(concurrency: u16) -> Self {
+        let queue = Queue::new(usize::from(concurrency));
+        Self { queue: Arc::new(Mutex::new(queue)), woken: Arc::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Somebody is to be looked at now.
+    fn wake(&self, key: Key) {
+        self.lock().wake(key, Instant::now());
+        self.woken.notify_one();
+    }
+
+    /// Works until it is stopped and what was begun is finished.
+    pub(super) async fn run(self, looker: Arc<Looker>, stop: CancellationToken) {
+        let mut running = JoinSet::new();
+        loop {
+            let due = self.begin(&looker, &mut running);
+            let timer = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = self.woken.notified() => {}
+                Some(ended) = running.join_next() => self.end(ended),
+                () = timer => {}
+            }
+        }
+        running.join_all().await;
+    }
+
+    /// Begins what is due and has a slot; returns when the next is due.
+    fn begin(&self, looker: &Arc<Looker>, running: &mut JoinSet<Looked>) -> Option<Instant> {
+        let mut queue = self.lock();
+        while let Some(key) = queue.next(Instant::now()) {
+            running.spawn(Arc::clone(looker).look(key));
+        }
+        queue.due()
+    }
+
+    fn end(&self, ended: Result<Looked, JoinError>) {
+        // It is never cancelled, and a panic is caught within.
+        if let Ok((key, again)) = ended {
+            self.lock().done(key, again);
+        }
+    }
+}
+
+/// What looks.
+pub(super) struct Looker {
+    /// The caches, one a scope.
+    pub(super) graphtokens: BTreeMap<Option<String>, GraphTokenStore>,
+    pub(super) ctx: Arc<Context>,
+    pub(super) metrics: Metrics,
+}
+
+impl Looker {
+    async fn look(self: Arc<Self>, key: Key) -> Looked {
+        let stores = &self.graphtokens;
+        let store = stores.get(&None).or_else(|| stores.get(&Some(key.namespace.clone())));
+        let object = ObjectRef::new(&key.name).within(&key.namespace);
+        // As it is by now. Who is gone meanwhile needs no look.
+        let Some(object) = store.and_then(|store| store.get(&object)) else { return (key, None) };
+        let began = Instant::now();
+        let done = AssertUnwindSafe(self.one(&object)).catch_unwind().await;
         self.metrics.reconciled(began.elapsed());
-        done
+        let pause = match done {
+            Ok(Ok(pause)) => pause,
+            Ok(Err(error)) => Some(pause_after(&key, &error)),
+            // The hook has logged it. What goes wrong with one GraphToken is not to stop all others.
+            Err(_) => Some(PANIC_PAUSE),
+        };
+        let again = pause.and_then(|pause| Instant::now().checked_add(pause.min(MAX_PAUSE)));
+        (key, again)
+    }
+
+    async fn one(&self, object: &Watched) -> Result<Option<Duration>, StoreError> {
+        match object.decoded() {
+            Ok(graphtoken) => reconcile(&graphtoken, &self.ctx).await,
+            Err(invalid) => refuse(&invalid, &self.ctx).await,
+        }
     }
 }
 
 /// Only the API server's failures come here; they are in nobody's status, so they are logged.
-#[expect(clippy::needless_pass_by_value, reason = "kube's signature")]
-pub(super) fn on_error(object: Arc<Watched>, error: &StoreError, _: Arc<Context>) -> Action {
+fn pause_after(key: &Key, error: &StoreError) -> Duration {
+    let Key { namespace, name } = key;
     match error {
         // Changed under our hands: the watch brings the news.
-        StoreError::Conflict | StoreError::Gone => {
-            tracing::debug!(%error, name = object.name_any(), "look again");
-        }
-        error => {
-            tracing::warn!(%error, namespace = object.namespace(), name = object.name_any(), "look failed");
-        }
+        StoreError::Conflict | StoreError::Gone => tracing::debug!(%error, namespace, name, "look again"),
+        error => tracing::warn!(%error, namespace, name, "look failed"),
     }
-    Action::requeue(ERROR_PAUSE)
+    ERROR_PAUSE
+}
+
+/// What a scope's watches wake comes here, as soon as there is all that a look needs.
+#[derive(Clone)]
+pub(super) struct Enqueuer {
+    pub(super) work: Work,
+    /// Whether the cache of Secrets is filled. (The store's own `wait_until_ready` wakes only one of several tasks in kube 5.0.)
+    pub(super) secrets_known: watch::Receiver<bool>,
+    pub(super) everyone: Everyone,
+    /// Set with the first that has all it needs.
+    pub(super) began: Arc<AtomicBool>,
+}
+
+impl Enqueuer {
+    pub(super) async fn enqueue(mut self, key: Key) {
+        // It cannot fail: the writer lives as long as the watch.
+        let _ = self.secrets_known.wait_for(|known| *known).await;
+        self.everyone.all_heard().await;
+        self.began.store(true, Ordering::Release);
+        self.work.wake(key);
+    }
 }

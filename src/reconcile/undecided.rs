@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::core::error_boundary::InvalidObject;
-use kube::runtime::controller::Action;
 
 use super::{TIMER, identity, save};
 use crate::api::{ConditionStatus, ConditionType, GraphToken, GraphTokenStatus};
@@ -18,13 +17,13 @@ use crate::status;
 use crate::store::StoreError;
 
 /// Tells the author of a `GraphToken` that does not decode, as after a CRD and an operator of different versions met.
-pub async fn refuse(invalid: &InvalidObject, ctx: &Context) -> Result<Action, StoreError> {
+pub async fn refuse(invalid: &InvalidObject, ctx: &Context) -> Result<Option<Duration>, StoreError> {
     let identity = identity(&invalid.metadata);
     let error = SpecError::Undecodable(invalid.error.clone());
     let status = status::project_invalid(&identity, &GraphTokenStatus::default(), &error, ctx.now());
     match status::write(&ctx.exchanger.client, &identity, &status).await {
         // It was written: what comes back does not decode either.
-        Ok(_) | Err(StoreError::Unanswered(_)) => Ok(Action::await_change()),
+        Ok(_) | Err(StoreError::Unanswered(_)) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -36,7 +35,7 @@ pub(super) async fn undecided(
     ctx: &Context,
     memory: &mut Memory,
     unresolved: Unresolved,
-) -> Result<Action, StoreError> {
+) -> Result<Option<Duration>, StoreError> {
     let (before, now) = (observe::status(object, memory), ctx.now());
     let left = before.expires_at.map(|at| Timestamp::from(at).duration_since(now));
     let left = left.and_then(|left| Duration::try_from(left).ok()).filter(|left| !left.is_zero());
@@ -49,5 +48,5 @@ pub(super) async fn undecided(
         Unresolved::Unknown(why) => status::project_unknown(identity, &before, why.as_deref(), now),
     };
     save(ctx, identity, memory, &before, status).await?;
-    Ok(left.map_or_else(Action::await_change, |left| Action::requeue(left + TIMER)))
+    Ok(left.map(|left| left + TIMER))
 }

@@ -192,12 +192,12 @@ impl Process {
         let credential = Key::new("ns", CREDENTIAL);
         let now = self.ctx.exchanger.clock.now();
         let done = run(&self.world, retain(&self.ctx.exchanger.client, &credential, meta, now)).await?;
-        self.retain_at = self.next(done);
+        self.retain_at = self.next(done.map(|action| requeue_after(&action)));
         Ok(())
     }
 
-    fn next(&self, done: Result<Action, StoreError>) -> Option<Timestamp> {
-        let after = done.map_or(Some(ERROR_PAUSE), |action| requeue_after(&action))?;
+    fn next(&self, done: Result<Option<Duration>, StoreError>) -> Option<Timestamp> {
+        let after = done.unwrap_or(Some(ERROR_PAUSE))?;
         Some(self.world.now() + SignedDuration::try_from(after).expect("a requeue is near"))
     }
 

@@ -1,7 +1,7 @@
 //! What a hostile provider, or whoever sits in the network before it, can do to the one who asks: the operator's HTTP client
 //! and its readers, without a cluster. `tests/cluster/hostile.rs` does the same to the whole operator.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its harness too")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its harness too")]
 
 mod answers;
 mod process;

@@ -24,7 +24,7 @@ use super::cluster::Cluster;
 /// No request of the operator's is longer.
 const MAX_BODY: usize = 4 * 1024 * 1024;
 /// What is held comes well within this, or never.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running gate. It stops when it is dropped.
 pub struct Gate {
@@ -75,10 +75,10 @@ impl Gate {
 
     /// Holds the next request of this method whose path ends so.
     pub fn hold(&self, method: Method, path: &str) -> Held {
-        let (reaches, reached) = oneshot::channel();
+        let (arrives, reached) = oneshot::channel();
         let (go, goes) = oneshot::channel();
         let (answers, answered) = oneshot::channel();
-        let hold = Hold { method, path: path.to_owned(), reached: reaches, go: goes, answered: answers };
+        let hold = Hold { method, path: path.to_owned(), reached: arrives, go: goes, answered: answers };
         self.holds.lock().unwrap().push(hold);
         Held { reached, go, answered }
     }

@@ -1,0 +1,197 @@
+use std::collections::HashSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rstest::rstest;
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn key(namespace: &str, name: impl std::fmt::Display) -> Key {
+    Key::new(namespace, &format!("{name}"))
+}
+
+/// A queue before which a namespace has 10,000, and all slots are taken that it may have.
+fn crowded(slots: usize, now: Instant) -> (Queue, Vec<Key>) {
+    let mut queue = Queue::new(slots);
+    for n in 0..10_000 {
+        queue.wake(key("crowd", n), now);
+    }
+    let at_work = std::iter::from_fn(|| queue.next(now)).collect();
+    (queue, at_work)
+}
+
+#[tokio::test]
+async fn ten_thousand_of_one_namespace_leave_slots_free_for_another() {
+    let now = Instant::now();
+    let (mut queue, at_work) = crowded(16, now);
+    assert_eq!(at_work.len(), 12);
+    queue.wake(key("quiet", "mail"), now);
+    assert_eq!(queue.next(now), Some(key("quiet", "mail")), "none of those at work has ended");
+    assert_eq!(queue.next(now), None, "the crowd gets no slot that is kept from it");
+}
+
+#[rstest]
+#[case(1, 1)]
+#[case(2, 1)]
+#[case(3, 2)]
+#[case(4, 3)]
+#[case(16, 12)]
+#[case(64, 48)]
+#[tokio::test]
+async fn of_more_slots_than_one_some_are_kept(#[case] slots: usize, #[case] share: usize) {
+    assert_eq!(crowded(slots, Instant::now()).1.len(), share);
+}
+
+/// Those of the first crowd that are at work count for it: with more slots they who have none go first.
+#[rstest]
+#[case::one_slot(1, &["crowd", "b", "c", "d", "quiet"])]
+#[case::many_slots(16, &["c", "d", "quiet"])]
+#[tokio::test]
+async fn where_no_slot_is_left_a_newcomer_waits_for_one_turn_of_each_namespace_at_most(
+    #[case] slots: usize,
+    #[case] order: &[&str],
+) {
+    let now = Instant::now();
+    let (mut queue, mut at_work) = crowded(slots, now);
+    for other in ["b", "c", "d"] {
+        for n in 0..1_000 {
+            queue.wake(key(other, n), now);
+        }
+        at_work.extend(std::iter::from_fn(|| queue.next(now)));
+    }
+    assert_eq!(at_work.len(), slots);
+    queue.wake(key("quiet", "mail"), now);
+    let mut served = Vec::new();
+    for done in at_work.into_iter().take(order.len().min(slots)) {
+        assert_eq!(queue.next(now), None);
+        queue.done(done, None);
+        served.extend(queue.next(now));
+    }
+    while served.len() < order.len() {
+        queue.done(served.last().unwrap().clone(), None);
+        served.extend(queue.next(now));
+    }
+    let served: Vec<_> = served.iter().map(|key| key.namespace.as_str()).collect();
+    assert_eq!(served, order);
+}
+
+#[tokio::test]
+async fn namespaces_take_turns_and_each_serves_who_came_first() {
+    let now = Instant::now();
+    let mut queue = Queue::new(1);
+    for (namespace, name) in [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("c", 1)] {
+        queue.wake(key(namespace, name), now);
+    }
+    let mut served = Vec::new();
+    while let Some(next) = queue.next(now) {
+        served.push(format!("{}{}", next.namespace, next.name));
+        queue.done(next, None);
+    }
+    assert_eq!(served, ["a1", "b1", "c1", "a2", "b2", "a3"]);
+}
+
+#[tokio::test]
+async fn who_is_woken_twice_is_looked_at_once_and_at_the_earlier_time() {
+    let now = Instant::now();
+    let mut queue = Queue::new(4);
+    let mail = || key("ns", "mail");
+    for seconds in [5, 3, 9] {
+        queue.wake(mail(), now + SECOND * seconds);
+    }
+    assert_eq!(queue.due(), Some(now + SECOND * 3));
+    assert_eq!(queue.next(now + SECOND * 2), None);
+    assert_eq!(queue.next(now + SECOND * 3), Some(mail()));
+    queue.done(mail(), None);
+    assert_eq!((queue.due(), queue.next(now + SECOND * 60)), (None, None));
+}
+
+#[rstest]
+#[case::woken_meanwhile(Some(0), Some(60), Some(0))]
+#[case::woken_for_later(Some(60), Some(5), Some(5))]
+#[case::not_woken(None, Some(5), Some(5))]
+#[case::woken_and_done_with(Some(0), None, Some(0))]
+#[case::done_with(None, None, None)]
+#[tokio::test]
+async fn nobody_is_looked_at_twice_at_once(
+    #[case] woken: Option<u32>,
+    #[case] again: Option<u32>,
+    #[case] due: Option<u32>,
+) {
+    let now = Instant::now();
+    let mut queue = Queue::new(4);
+    queue.wake(key("ns", "mail"), now);
+    let mail = queue.next(now).unwrap();
+    if let Some(seconds) = woken {
+        queue.wake(mail.clone(), now + SECOND * seconds);
+    }
+    assert_eq!(queue.next(now + SECOND * 90), None);
+    queue.done(mail, again.map(|seconds| now + SECOND * seconds));
+    assert_eq!(queue.due(), due.map(|seconds| now + SECOND * seconds));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Wake(u8, u8, u8),
+    Take,
+    Done(u8, Option<u8>),
+    Pass(u8),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        (0..4_u8, 0..5_u8, 0..10_u8).prop_map(|(ns, name, at)| Step::Wake(ns, name, at)),
+        Just(Step::Take),
+        (any::<u8>(), proptest::option::of(0..10_u8)).prop_map(|(which, again)| Step::Done(which, again)),
+        (0..5_u8).prop_map(Step::Pass),
+    ];
+    proptest::collection::vec(step, 0..200)
+}
+
+proptest! {
+    /// Whatever happens in whatever order: the limits hold, nobody is forgotten, and nothing is left of those who are gone.
+    #[test]
+    fn limits_hold_and_nobody_is_forgotten(slots in 1_usize..6, steps in steps()) {
+        let mut now = Instant::now();
+        let mut queue = Queue::new(slots);
+        let share = queue.share();
+        let (mut at_work, mut owed) = (Vec::<Key>::new(), HashSet::<Key>::new());
+        for step in steps {
+            match step {
+                Step::Wake(namespace, name, at) => {
+                    let key = key(&namespace.to_string(), name);
+                    owed.insert(key.clone());
+                    queue.wake(key, now + SECOND * u32::from(at));
+                }
+                Step::Take => if let Some(next) = queue.next(now) {
+                    prop_assert!(!at_work.contains(&next), "twice at once: {next:?}");
+                    owed.remove(&next);
+                    at_work.push(next);
+                    let of_one = |ns: &str| at_work.iter().filter(|key| key.namespace == ns).count();
+                    prop_assert!(at_work.len() <= slots);
+                    prop_assert!(at_work.iter().all(|key| of_one(&key.namespace) <= share));
+                },
+                Step::Done(which, again) => if !at_work.is_empty() {
+                    let done = at_work.remove(usize::from(which) % at_work.len());
+                    if again.is_some() {
+                        owed.insert(done.clone());
+                    }
+                    queue.done(done, again.map(|again| now + SECOND * u32::from(again)));
+                },
+                Step::Pass(seconds) => now += SECOND * u32::from(seconds),
+            }
+        }
+        for done in at_work.drain(..) {
+            queue.done(done, None);
+        }
+        now += SECOND * 60;
+        while let Some(next) = queue.next(now) {
+            owed.remove(&next);
+            queue.done(next, None);
+        }
+        prop_assert!(owed.is_empty(), "{owed:?}");
+        prop_assert!(queue.known.is_empty() && queue.lines.is_empty() && queue.order.is_empty());
+        prop_assert_eq!((queue.due(), queue.at_work), (None, 0));
+    }
+}
