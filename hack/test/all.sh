@@ -108,6 +108,9 @@ pods() {
 # Stops an API server and an etcd for a minute: its own.
 outage() { RUST_TEST_THREADS=10 cargo test --locked --test outage; }
 
+# Each brings up a control plane of its own: one after the other.
+tenants() { RUST_TEST_THREADS=1 cargo test --locked --test tenants; }
+
 step prerequisites hack/test/prerequisites.sh
 step check make -s check
 step pure pure
@@ -128,5 +131,6 @@ step node pods
 step chart tests/hack/chart_test.sh --offline
 step monitoring hack/test/monitoring.sh
 step outage outage
+step tenants tenants
 step binaries tests/hack/cluster_binaries_test.sh
 step demo tests/demo_test.sh

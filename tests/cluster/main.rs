@@ -8,6 +8,7 @@
 mod harness;
 
 mod bad_input;
+mod bounds;
 mod chain;
 mod chaos;
 mod chaos_ledger;
@@ -15,6 +16,7 @@ mod clients;
 mod consent;
 mod converged;
 mod cost;
+mod deputy;
 mod device;
 mod device_oidc;
 mod formats;

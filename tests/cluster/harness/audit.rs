@@ -60,20 +60,28 @@ impl Audit {
     /// What was asked in a namespace since then.
     pub fn since(&self, mark: Mark, namespace: &str) -> Requests {
         let mut requests = Requests::default();
-        let in_namespace = format!("\"namespace\":\"{namespace}\"");
+        for entry in self.entries(mark, &format!("\"namespace\":\"{namespace}\"")) {
+            requests.add(&entry, namespace);
+        }
+        requests
+    }
+
+    /// The log's entries since then that have this text in them.
+    pub fn entries(&self, mark: Mark, text: &str) -> Vec<Value> {
+        let mut entries = Vec::new();
         for (file, offset) in self.files(mark) {
             let mut file = File::open(file).unwrap();
             file.seek(SeekFrom::Start(offset)).unwrap();
             for line in BufReader::new(file).lines() {
                 let line = line.unwrap();
-                if line.contains(&in_namespace)
+                if line.contains(text)
                     && let Ok(entry) = serde_json::from_str(&line)
                 {
-                    requests.add(&entry, namespace);
+                    entries.push(entry);
                 }
             }
         }
-        requests
+        entries
     }
 
     /// The log is cut at 100 MB: the file of the mark may have another name by now, and newer ones follow it.

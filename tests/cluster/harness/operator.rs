@@ -23,6 +23,8 @@ pub struct Options {
     flags: Vec<String>,
     env: Vec<(String, String)>,
     kubeconfig: Option<PathBuf>,
+    everywhere: bool,
+    lease_namespace: Option<String>,
 }
 
 impl Options {
@@ -37,6 +39,22 @@ impl Options {
     #[must_use]
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// In all namespaces: on a cluster of the test's own.
+    #[allow(dead_code, reason = "for those who have a control plane of their own")]
+    #[must_use]
+    pub const fn everywhere(mut self) -> Self {
+        self.everywhere = true;
+        self
+    }
+
+    /// With its Lease in another namespace than the test's.
+    #[allow(dead_code, reason = "for those who have a control plane of their own")]
+    #[must_use]
+    pub fn lease_namespace(mut self, namespace: &str) -> Self {
+        self.lease_namespace = Some(namespace.to_owned());
         self
     }
 
@@ -61,15 +79,9 @@ impl Operator {
     pub async fn start(kubeconfig: &Path, namespace: &str, log: PathBuf, options: &Options) -> Self {
         let file = std::fs::File::create(&log).unwrap();
         let mut child = Command::new(env!("CARGO_BIN_EXE_graphtoken"))
-            .args([
-                "run",
-                "--namespace",
-                namespace,
-                "--lease-namespace",
-                namespace,
-                "--listen",
-                "127.0.0.1:0",
-            ])
+            .args(["run", "--listen", "127.0.0.1:0"])
+            .args(["--lease-namespace", options.lease_namespace.as_deref().unwrap_or(namespace)])
+            .args(["--namespace", namespace].iter().filter(|_| !options.everywhere))
             .args(["--allow-http-endpoints", "--allowed-endpoint-host", "127.0.0.1"])
             .args(&options.flags)
             .env_clear()

@@ -52,7 +52,21 @@ impl World {
 
     /// As [`World::run`], on a cluster of the test's choice.
     pub async fn run_on(cluster: Cluster, topic: &'static str, test: impl AsyncFnOnce(&Self)) {
-        let world = Self::new(cluster, topic).await;
+        let api: Api<Namespace> = Api::all(cluster.client.clone());
+        let metadata = ObjectMeta { generate_name: Some(format!("test-{topic}-")), ..ObjectMeta::default() };
+        let namespace = Namespace { metadata, ..Namespace::default() };
+        let namespace = api.create(&PostParams::default(), &namespace).await.unwrap().metadata.name.unwrap();
+        Self::run_in(cluster, namespace, topic, test).await;
+    }
+
+    /// As [`World::run_on`], in a namespace that is there, and goes at the end.
+    pub async fn run_in(
+        cluster: Cluster,
+        namespace: String,
+        topic: &'static str,
+        test: impl AsyncFnOnce(&Self),
+    ) {
+        let world = Self::new(cluster, namespace, topic);
         let outcome = AssertUnwindSafe(test(&world)).catch_unwind().await;
         let checks = AssertUnwindSafe(world.checks(outcome.is_ok())).catch_unwind().await;
         let failure = outcome.err().or(checks.err());
@@ -65,11 +79,7 @@ impl World {
         }
     }
 
-    async fn new(cluster: Cluster, topic: &'static str) -> Self {
-        let api: Api<Namespace> = Api::all(cluster.client.clone());
-        let metadata = ObjectMeta { generate_name: Some(format!("test-{topic}-")), ..ObjectMeta::default() };
-        let namespace = Namespace { metadata, ..Namespace::default() };
-        let namespace = api.create(&PostParams::default(), &namespace).await.unwrap().metadata.name.unwrap();
+    fn new(cluster: Cluster, namespace: String, topic: &'static str) -> Self {
         let confidential = Secrets::default();
         let secrets = Api::namespaced(cluster.client.clone(), &namespace);
         Self {
