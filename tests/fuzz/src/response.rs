@@ -66,7 +66,8 @@ fn has_a_verdict(answer: &Answer<'_>) {
 
 /// What people are to type and open.
 fn starts_a_sign_in_that_can_be_shown(answer: &Answer<'_>) {
-    match device_code::read(answer, super::now()) {
+    let request = device_code::authorization("client", &["Mail.Read".to_owned()], Proof::Public);
+    match device_code::read(answer, super::now(), &request) {
         Ok(code) => {
             assert!(answer.is_success() && super::is_graphic(code.device_code.expose_secret(), MAX_TOKEN));
             assert!(
