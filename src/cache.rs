@@ -4,5 +4,5 @@
 mod graphtokens;
 mod secrets;
 
-pub use graphtokens::{GraphTokenStore, Watched};
+pub use graphtokens::{GraphTokenStore, Urgency, Watched};
 pub use secrets::{SecretCache, SecretStore, WatchedSecret};

@@ -183,13 +183,13 @@ pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
         scopes.iter().map(|scope| (scope.namespace.clone(), scope.secrets.clone())).collect();
     let client_secrets = shared::ClientSecrets::beside(&mut stores, term.client_namespace.as_deref());
     let ctx = Arc::new(context(SecretCache::new(stores)));
-    let graphtokens: BTreeMap<_, _> =
-        scopes.iter().map(|scope| (scope.namespace.clone(), scope.graphtokens.clone())).collect();
+    let graphtokens: Arc<BTreeMap<_, _>> =
+        Arc::new(scopes.iter().map(|scope| (scope.namespace.clone(), scope.graphtokens.clone())).collect());
     *term.caches.lock() =
         (graphtokens.values().cloned().collect(), Some(Arc::clone(&ctx.clients)), ctx.state.ends.clone());
     let shared =
         tokio::spawn(shared::watch(term.clients.clone(), Arc::clone(&ctx), everyone.clone(), client_secrets));
-    let work = Work::new(term.concurrency);
+    let work = Work::new(term.concurrency, Arc::clone(&graphtokens));
     let looker = Looker { graphtokens, ctx: Arc::clone(&ctx), metrics: term.metrics.clone() };
     let finished = tokio::spawn(work.clone().run(Arc::new(looker), term.stop.clone())).map(drop).shared();
     let running = scopes

@@ -40,6 +40,10 @@ const CEILINGS: [(&str, LevelFilter); 8] = [
     ("tower_http::catch_panic", LevelFilter::OFF),
 ];
 
+/// What is logged where `RUST_LOG` asks for nothing. kube's span around a look says what each line of it says itself, and is
+/// entered at every step.
+const DEFAULT: &str = "info,kube_runtime::controller=warn";
+
 /// Starts logging to stderr and logs panics. `RUST_LOG` has the filter, by default `info`.
 /// A second call changes nothing.
 pub fn init(format: LogFormat) {
@@ -56,10 +60,10 @@ pub fn init(format: LogFormat) {
 
 /// The filter asked for, or `info` and why not.
 fn wanted(directives: Option<&str>) -> (EnvFilter, Option<ParseError>) {
-    let directives = directives.map(str::trim).filter(|d| !d.is_empty()).unwrap_or("info");
+    let directives = directives.map(str::trim).filter(|d| !d.is_empty()).unwrap_or(DEFAULT);
     match EnvFilter::try_new(directives) {
         Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new("info"), Some(error)),
+        Err(error) => (EnvFilter::new(DEFAULT), Some(error)),
     }
 }
 

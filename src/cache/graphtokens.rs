@@ -10,7 +10,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::secrets::KeptMeta;
-use crate::api::{GraphToken, GraphTokenStatus};
+use crate::api::names::ANNOTATION_REQUESTED_AT;
+use crate::api::{GraphToken, GraphTokenStatus, Time};
 
 /// The cache of `GraphToken`s.
 pub type GraphTokenStore = Store<Watched>;
@@ -23,6 +24,26 @@ pub struct Watched {
     meta: ObjectMeta,
     spec: Option<Box<RawValue>>,
     status: Option<Box<RawValue>>,
+}
+
+/// Who goes first where many are due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// Somebody waits for it: it is new, or was changed, or asked for.
+    New,
+    /// The token in its target ends then, in seconds since the epoch.
+    ExpiresAt(i64),
+    /// It has no token, and there was time to tell why.
+    Failing,
+}
+
+/// Of a status what tells how urgent it is.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Urgent {
+    observed_generation: i64,
+    expires_at: Option<Time>,
+    last_handled_request: Option<String>,
 }
 
 /// Text can be taken over from a document that is read for the first time only: which is so, as the API server sends the
@@ -53,6 +74,22 @@ impl Watched {
     /// The status, if it has one that decodes.
     pub fn status(&self) -> Option<GraphTokenStatus> {
         serde_json::from_str(self.status.as_deref()?.get()).ok()
+    }
+
+    /// How urgent a look at it is. It takes no decoding of the whole.
+    pub fn urgency(&self) -> Urgency {
+        let status = self.status.as_deref().map(|status| serde_json::from_str(status.get()));
+        let Some(Ok(Urgent { observed_generation, expires_at, last_handled_request })) = status else {
+            return Urgency::New;
+        };
+        let annotations = self.meta.annotations.as_ref();
+        let requested = annotations.and_then(|all| all.get(ANNOTATION_REQUESTED_AT));
+        let handled = requested.is_none_or(|requested| last_handled_request.as_ref() == Some(requested));
+        match expires_at {
+            _ if Some(observed_generation) != self.meta.generation || !handled => Urgency::New,
+            Some(at) => Urgency::ExpiresAt(at.epoch()),
+            None => Urgency::Failing,
+        }
     }
 
     /// Whether the status has something to say of a provider that asked for silence. Reading it takes much longer.
@@ -93,6 +130,7 @@ impl Resource for Watched {
 mod tests {
     use kube::core::WatchEvent;
     use kube::core::object::ObjectList;
+    use rstest::rstest;
     use serde_json::json;
 
     use super::*;
@@ -130,6 +168,29 @@ mod tests {
             assert_eq!((object.metadata.generation, object.metadata.managed_fields), (Some(2), None));
             assert_eq!(object.metadata.resource_version.as_deref(), Some("7"));
         }
+    }
+
+    #[rstest]
+    #[case::new(json!({"observedGeneration": -1}), Urgency::New)]
+    #[case::served(json!({"observedGeneration": 2, "lastHandledRequest": "x", "expiresAt": "1970-01-01T00:01:00Z"}), Urgency::ExpiresAt(60))]
+    #[case::edited(json!({"observedGeneration": 1, "lastHandledRequest": "x", "expiresAt": "1970-01-01T00:01:00Z"}), Urgency::New)]
+    #[case::asked_for(json!({"observedGeneration": 2, "lastHandledRequest": "w", "expiresAt": "1970-01-01T00:01:00Z"}), Urgency::New)]
+    #[case::failing(json!({"observedGeneration": 2, "lastHandledRequest": "x"}), Urgency::Failing)]
+    #[case::undecodable(json!(5), Urgency::New)]
+    fn urgent_is_what_somebody_waits_for_and_then_what_ends_first(
+        #[case] status: serde_json::Value,
+        #[case] expected: Urgency,
+    ) {
+        let mut object = sent(&json!({"grant": {"clientCredentials": {}}}));
+        object["status"] = status;
+        let watched: Watched = serde_json::from_str(&object.to_string()).unwrap();
+        assert_eq!(watched.urgency(), expected);
+    }
+
+    #[test]
+    fn who_waits_goes_before_who_expires_and_both_before_who_fails() {
+        assert!(Urgency::New < Urgency::ExpiresAt(i64::MIN) && Urgency::ExpiresAt(1) < Urgency::ExpiresAt(2));
+        assert!(Urgency::ExpiresAt(i64::MAX) < Urgency::Failing);
     }
 
     #[test]

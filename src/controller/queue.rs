@@ -2,13 +2,15 @@
 //!
 //! A tenant is a namespace. Each waits in a line of its own, and a slot that is free goes to the line with the fewest at work, among
 //! equals to the one that was served longest ago. So however many `GraphToken`s a namespace has, and however long its provider lets them
-//! wait, another's goes next. Nor may one namespace have all slots: a part of them is free for whoever else comes.
+//! wait, another's goes next. Nor may one namespace have all slots: a part of them is free for whoever else comes. Within a line the most
+//! urgent goes first.
 
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 
 use tokio::time::Instant;
 
+use crate::cache::Urgency;
 use crate::state::Key;
 
 /// One slot in so many is kept from a namespace that would have them all.
@@ -16,6 +18,7 @@ const KEPT: usize = 4;
 
 /// Who is to be looked at when, and who is just being looked at: nobody twice at once.
 pub(super) struct Queue {
+    urgency: Box<dyn Fn(&Key) -> Urgency + Send>,
     slots: usize,
     at_work: usize,
     known: HashMap<Key, Place>,
@@ -29,8 +32,8 @@ pub(super) struct Queue {
 
 /// Where somebody is.
 enum Place {
-    /// In line.
-    Waiting,
+    /// In line, there.
+    Waiting(Urgency, u64),
     /// Not in line before this.
     Later(Instant),
     /// Being looked at; and again then, whatever comes of it.
@@ -40,16 +43,18 @@ enum Place {
 /// Those of one namespace.
 #[derive(Default)]
 struct Line {
-    waiting: VecDeque<String>,
+    /// Among those that are as urgent, who came first goes first.
+    waiting: BTreeSet<(Urgency, u64, String)>,
     at_work: usize,
     /// When it was served last, or began to wait: a count, no time.
     since: u64,
 }
 
 impl Queue {
-    /// So many may be looked at at once.
-    pub(super) fn new(slots: usize) -> Self {
+    /// So many may be looked at at once. How urgent somebody is, is asked when they get in line.
+    pub(super) fn new(slots: usize, urgency: impl Fn(&Key) -> Urgency + Send + 'static) -> Self {
         Self {
+            urgency: Box::new(urgency),
             slots,
             at_work: 0,
             known: HashMap::new(),
@@ -74,7 +79,13 @@ impl Queue {
                 self.later.insert((at, key));
             }
             Slot::Occupied(mut place) => match place.get_mut() {
-                Place::Waiting => {}
+                // It may have become more urgent.
+                Place::Waiting(urgency, came) => {
+                    let waiting = (*urgency, *came, key.name.clone());
+                    *place.get_mut() = Place::Later(at);
+                    self.later.insert((at, key.clone()));
+                    self.change(&key.namespace, |line| line.waiting.remove(&waiting));
+                }
                 Place::Later(known) if *known <= at => {}
                 Place::Later(known) => {
                     self.later.remove(&(*known, key.clone()));
@@ -100,7 +111,7 @@ impl Queue {
         let name = self.change(&namespace, |line| {
             line.since = served;
             line.at_work += 1;
-            line.waiting.pop_front()
+            line.waiting.pop_first().map(|(_, _, name)| name)
         })?;
         self.at_work += 1;
         let key = Key { namespace, name };
@@ -129,14 +140,14 @@ impl Queue {
             && let Some((_, key)) = self.later.pop_first()
         {
             self.served += 1;
-            let since = self.served;
+            let (since, urgency) = (self.served, (self.urgency)(&key));
             self.change(&key.namespace, |line| {
                 if line.waiting.is_empty() && line.at_work == 0 {
                     line.since = since;
                 }
-                line.waiting.push_back(key.name.clone());
+                line.waiting.insert((urgency, since, key.name.clone()));
             });
-            self.known.insert(key, Place::Waiting);
+            self.known.insert(key, Place::Waiting(urgency, since));
         }
     }
 

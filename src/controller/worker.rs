@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::queue::Queue;
 use super::{ERROR_PAUSE, Everyone};
-use crate::cache::{GraphTokenStore, Watched};
+use crate::cache::{GraphTokenStore, Urgency, Watched};
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::reconcile::{reconcile, refuse};
@@ -39,8 +39,9 @@ type Looked = (Key, Option<Instant>);
 
 impl Work {
     /// So many looks at once.
-    pub(super) fn new(concurrency: u16) -> Self {
-        let queue = Queue::new(usize::from(concurrency));
+    pub(super) fn new(concurrency: u16, graphtokens: Caches) -> Self {
+        let urgency = move |key: &Key| find(&graphtokens, key).map_or(Urgency::New, |found| found.urgency());
+        let queue = Queue::new(usize::from(concurrency), urgency);
         Self { queue: Arc::new(Mutex::new(queue)), woken: Arc::default() }
     }
 
@@ -92,21 +93,25 @@ impl Work {
     }
 }
 
+/// The caches, one a scope.
+type Caches = Arc<BTreeMap<Option<String>, GraphTokenStore>>;
+
+fn find(caches: &Caches, key: &Key) -> Option<Arc<Watched>> {
+    let store = caches.get(&None).or_else(|| caches.get(&Some(key.namespace.clone())))?;
+    store.get(&ObjectRef::new(&key.name).within(&key.namespace))
+}
+
 /// What looks.
 pub(super) struct Looker {
-    /// The caches, one a scope.
-    pub(super) graphtokens: BTreeMap<Option<String>, GraphTokenStore>,
+    pub(super) graphtokens: Caches,
     pub(super) ctx: Arc<Context>,
     pub(super) metrics: Metrics,
 }
 
 impl Looker {
     async fn look(self: Arc<Self>, key: Key) -> Looked {
-        let stores = &self.graphtokens;
-        let store = stores.get(&None).or_else(|| stores.get(&Some(key.namespace.clone())));
-        let object = ObjectRef::new(&key.name).within(&key.namespace);
         // As it is by now. Who is gone meanwhile needs no look.
-        let Some(object) = store.and_then(|store| store.get(&object)) else { return (key, None) };
+        let Some(object) = find(&self.graphtokens, &key) else { return (key, None) };
         let began = Instant::now();
         let done = AssertUnwindSafe(self.one(&object)).catch_unwind().await;
         self.metrics.reconciled(began.elapsed());

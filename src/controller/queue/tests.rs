@@ -6,6 +6,11 @@ use rstest::rstest;
 
 use super::*;
 
+/// Nobody is more urgent than another.
+fn queue(slots: usize) -> Queue {
+    Queue::new(slots, |_| Urgency::New)
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn key(namespace: &str, name: impl std::fmt::Display) -> Key {
@@ -14,7 +19,7 @@ fn key(namespace: &str, name: impl std::fmt::Display) -> Key {
 
 /// A queue before which a namespace has 10,000, and all slots are taken that it may have.
 fn crowded(slots: usize, now: Instant) -> (Queue, Vec<Key>) {
-    let mut queue = Queue::new(slots);
+    let mut queue = queue(slots);
     for n in 0..10_000 {
         queue.wake(key("crowd", n), now);
     }
@@ -80,7 +85,7 @@ async fn where_no_slot_is_left_a_newcomer_waits_for_one_turn_of_each_namespace_a
 #[tokio::test]
 async fn namespaces_take_turns_and_each_serves_who_came_first() {
     let now = Instant::now();
-    let mut queue = Queue::new(1);
+    let mut queue = queue(1);
     for (namespace, name) in [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("c", 1)] {
         queue.wake(key(namespace, name), now);
     }
@@ -95,7 +100,7 @@ async fn namespaces_take_turns_and_each_serves_who_came_first() {
 #[tokio::test]
 async fn who_is_woken_twice_is_looked_at_once_and_at_the_earlier_time() {
     let now = Instant::now();
-    let mut queue = Queue::new(4);
+    let mut queue = queue(4);
     let mail = || key("ns", "mail");
     for seconds in [5, 3, 9] {
         queue.wake(mail(), now + SECOND * seconds);
@@ -120,7 +125,7 @@ async fn nobody_is_looked_at_twice_at_once(
     #[case] due: Option<u32>,
 ) {
     let now = Instant::now();
-    let mut queue = Queue::new(4);
+    let mut queue = queue(4);
     queue.wake(key("ns", "mail"), now);
     let mail = queue.next(now).unwrap();
     if let Some(seconds) = woken {
@@ -154,7 +159,7 @@ proptest! {
     #[test]
     fn limits_hold_and_nobody_is_forgotten(slots in 1_usize..6, steps in steps()) {
         let mut now = Instant::now();
-        let mut queue = Queue::new(slots);
+        let mut queue = queue(slots);
         let share = queue.share();
         let (mut at_work, mut owed) = (Vec::<Key>::new(), HashSet::<Key>::new());
         for step in steps {
@@ -194,4 +199,55 @@ proptest! {
         prop_assert!(queue.known.is_empty() && queue.lines.is_empty() && queue.order.is_empty());
         prop_assert_eq!((queue.due(), queue.at_work), (None, 0));
     }
+}
+
+/// As the names say.
+fn urgency(key: &Key) -> Urgency {
+    key.name.parse().map_or(Urgency::New, Urgency::ExpiresAt)
+}
+
+#[tokio::test]
+async fn in_a_storm_the_new_go_first_and_then_who_expires_first() {
+    let now = Instant::now();
+    let mut queue = Queue::new(1, urgency);
+    for name in ["300", "200", "250"] {
+        queue.wake(key("ns", name), now);
+    }
+    let mut served = vec![queue.next(now).unwrap()];
+    for name in ["new", "newer", "100"] {
+        queue.wake(key("ns", name), now);
+    }
+    while let Some(last) = served.last() {
+        queue.done(last.clone(), None);
+        match queue.next(now) {
+            Some(next) => served.push(next),
+            None => break,
+        }
+    }
+    let served: Vec<_> = served.iter().map(|key| key.name.as_str()).collect();
+    assert_eq!(served, ["200", "new", "newer", "100", "250", "300"]);
+}
+
+#[tokio::test]
+async fn who_becomes_urgent_while_it_waits_goes_first() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (now, edited) = (Instant::now(), Arc::new(AtomicBool::new(false)));
+    let is_edited = Arc::clone(&edited);
+    let mut queue = Queue::new(1, move |key| match &*key.name {
+        "300" if is_edited.load(Ordering::Relaxed) => Urgency::New,
+        _ => urgency(key),
+    });
+    for name in ["100", "200", "300"] {
+        queue.wake(key("ns", name), now);
+    }
+    let first = queue.next(now).unwrap();
+    edited.store(true, Ordering::Relaxed);
+    queue.wake(key("ns", "300"), now);
+    queue.done(first, None);
+    assert_eq!(queue.next(now), Some(key("ns", "300")));
+    queue.done(key("ns", "300"), None);
+    assert_eq!(queue.next(now), Some(key("ns", "200")));
+    queue.done(key("ns", "200"), None);
+    assert_eq!((queue.next(now), queue.due()), (None, None), "each once");
 }
