@@ -51,3 +51,7 @@ check: ## format, lints and unit tests, in under a minute
 .PHONY: test
 test: ## everything the project tests; installs what it needs
 	@hack/test/all.sh
+
+.PHONY: bench
+bench: ## the benchmark; one JSON object a figure; SHORT=1 to see that it works
+	@hack/bench/run.sh
