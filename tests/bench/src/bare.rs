@@ -8,6 +8,7 @@ mod requests;
 
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::channel::mpsc;
@@ -44,6 +45,8 @@ pub struct Job {
 /// What it took.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Done {
+    /// How many there were.
+    pub count: u64,
     /// From the first request to the last answer, in seconds.
     pub seconds: f64,
     /// CPU of the process in this time, in seconds.
@@ -59,11 +62,7 @@ pub async fn work() -> Result<(), Failed> {
     let client = Clients::new(&config, 0.0, &Metrics::default())?.requests;
     let requests = Arc::new(Requests::new(client.clone(), &job.kind)?);
     let served = match job.refreshes {
-        Some(times) => populate(&client, &job.kind, job.count, times)
-            .await?
-            .into_iter()
-            .map(|(_, served)| served)
-            .collect(),
+        Some(times) => populate(&client, &job.kind, job.count, |_| times).await?.0,
         None => Vec::new(),
     };
     println!("ready");
@@ -74,6 +73,7 @@ pub async fn work() -> Result<(), Failed> {
         None => first_tokens(&client, &requests, &job).await?,
     }
     let done = Done {
+        count: job.count as u64,
         seconds: began.elapsed().as_secs_f64(),
         cpu: cpu(std::process::id())?.saturating_sub(before).as_secs_f64(),
     };
@@ -81,26 +81,38 @@ pub async fn work() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Writes a population that has been served.
+/// Writes a population that has been served: what users write first, then the rest. `times` is told how long that is going
+/// to take, at a guess.
 pub async fn populate(
     client: &Client,
     kind: &Kind,
     count: usize,
-    times: Times,
-) -> Result<Vec<(GraphToken, Served)>, Failed> {
-    let all = Mutex::new(Vec::with_capacity(count));
+    times: impl FnOnce(Duration) -> Times,
+) -> Result<(Vec<Served>, Times), Failed> {
+    let objects = Mutex::new(Vec::with_capacity(count));
+    let began = now();
     each(0..count, PREPARING, |number| {
-        let all = &all;
+        let objects = &objects;
         async move {
             kind.seed(client, number).await?;
             let object = kind.apply(client, number).await?;
-            let served = kind.serve(client, number, &object, times).await?;
-            all.lock().await.push((object, served));
+            objects.lock().await.push((number, object));
             Ok(())
         }
     })
     .await?;
-    Ok(all.into_inner())
+    // Two writes after one for an app, three after two for a user.
+    let times = times(began.elapsed() * 2);
+    let all = Mutex::new(Vec::with_capacity(count));
+    each(objects.into_inner(), PREPARING, |(number, object)| {
+        let all = &all;
+        async move {
+            all.lock().await.push(kind.serve(client, number, &object, times).await?);
+            Ok(())
+        }
+    })
+    .await?;
+    Ok((all.into_inner(), times))
 }
 
 async fn refresh_all(requests: &Arc<Requests>, served: Vec<Served>) -> Result<(), Failed> {

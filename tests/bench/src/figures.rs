@@ -146,6 +146,7 @@ impl World {
             grant,
             token_url: self.provider.token_url.clone(),
             renew_before: None,
+            prefix: "mail".to_owned(),
         }
     }
 

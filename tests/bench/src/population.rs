@@ -67,6 +67,8 @@ pub struct Kind {
     pub token_url: String,
     /// `spec.refresh.renewBefore` in seconds; `None`: the default.
     pub renew_before: Option<u64>,
+    /// What their names begin with.
+    pub prefix: String,
 }
 
 /// When the tokens of a converged population were issued and how long they live, in seconds.
@@ -108,11 +110,12 @@ impl Served {
 impl Kind {
     /// The name of one of them, by its number.
     pub fn name(&self, number: usize) -> String {
-        format!("mail-{number:05}")
+        format!("{}-{number:05}", self.prefix)
     }
 
-    fn seed_name(&self, number: usize) -> String {
-        format!("seed-{number:05}")
+    /// The name of its seed.
+    pub fn seed_name(&self, number: usize) -> String {
+        format!("{}-seed", self.name(number))
     }
 
     /// One of them as a user applies it.

@@ -216,7 +216,6 @@ impl Requests {
         let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
         let desired = self.kind.desired(object)?;
         let attempt = uuid::Uuid::new_v4().to_string();
-        self.secrets.get("app").await?;
         let answer = match self.kind.grant {
             Grant::ClientCredentials => self.post(&desired, None).await?,
             Grant::RefreshToken => self.first_of_chain(&name, &uid, &desired, &attempt).await?,
@@ -268,7 +267,7 @@ impl Requests {
         desired: &Desired,
         attempt: &str,
     ) -> Result<Answer, Failed> {
-        let seed = self.secrets.get(&name.replace("mail-", "seed-")).await?;
+        let seed = self.secrets.get(&format!("{name}-seed")).await?;
         let token = seed.data.as_ref().and_then(|data| data.get("token"));
         let token =
             String::from_utf8_lossy(&token.ok_or_else(|| Failed::new("there is no seed"))?.0).into_owned();

@@ -21,10 +21,10 @@ use crate::{Failed, wall_clock};
 const PATIENCE: Duration = Duration::from_mins(10);
 /// The life that is left to a token when it is due at the latest, in seconds.
 const LEFT: u64 = 300;
-/// Two thirds of what a token of these populations has to live: jitter spreads a tenth of the rest.
+/// The operator's jitter moves each up to a tenth of its age earlier: tokens of one expiry come due within a tenth of that.
 const SPREAD_SHARE: i64 = 10;
-/// How long before the first is due the operator is started, once all are written.
-const LEAD: Duration = Duration::from_secs(5);
+/// `GraphToken`s that are applied in the midst of it.
+const NEWCOMERS: usize = 5;
 
 /// Tokens of one expiry that come due within so many seconds, the last with [`LEFT`] to live.
 struct Due {
@@ -38,6 +38,11 @@ impl Due {
         let age = self.within * SPREAD_SHARE;
         let issued_at = first - SignedDuration::from_secs(age - self.within);
         Times { issued_at, life: age + i64::try_from(LEFT).unwrap_or_default() }
+    }
+
+    /// The other way round.
+    fn first(&self, times: Times) -> Timestamp {
+        times.issued_at + SignedDuration::from_secs(self.within * SPREAD_SHARE - self.within)
     }
 }
 
@@ -75,18 +80,20 @@ impl World {
         say(&format!("{count} refreshes, {}", grant.name()));
         let floor = self.bare_refreshes(grant, count).await?;
         let storm = self.come_due(grant, count, &Due { within: 6 }, false).await?;
+        purge(&self.client, NAMESPACE).await?;
         self.cost(grant, count, &storm, floor);
         Ok(())
     }
 
     fn cost(&self, grant: Grant, count: usize, storm: &Storm, floor: Done) {
-        let refreshes = float(count as u64);
+        let refreshes = float(storm.exchanges.max(1));
         let ms = |cpu: Duration| cpu.as_secs_f64() * 1000.0 / refreshes;
         let parameters = json!({
-            "n": count, "grant": grant.name(), "concurrency": CONCURRENCY, "starting_included": !storm.before_due,
-            "provider_cpu_ms": rounded(ms(storm.provider_cpu)), "bare_loop_per_second": rounded(refreshes / floor.seconds),
+            "n": count, "grant": grant.name(), "concurrency": CONCURRENCY, "all_looked_at_before": storm.before_due,
+            "refreshes": storm.exchanges, "bare_loop_n": floor.count, "provider_cpu_ms": rounded(ms(storm.provider_cpu)),
+            "bare_loop_per_second": rounded(float(floor.count) / floor.seconds),
         });
-        let floor_ms = floor.cpu * 1000.0 / refreshes;
+        let floor_ms = floor.cpu * 1000.0 / float(floor.count);
         let name = format!("CPU of one refresh, {}, of {count}", grant.name());
         self.figure(
             &name,
@@ -96,24 +103,19 @@ impl World {
             Goal::RatioAtMost(1.3),
             parameters,
         );
-        let (reads, writes) = tally(&storm.requests);
-        let (most_reads, most_writes) = match grant {
-            Grant::ClientCredentials => (0, 2),
-            Grant::RefreshToken => (1, 4),
+        let most = match grant {
+            Grant::ClientCredentials => 2.0,
+            Grant::RefreshToken => 5.0,
         };
-        let each: BTreeMap<_, _> =
-            storm.requests.iter().map(|(what, times)| (what, rounded(float(*times) / refreshes))).collect();
-        let parameters = json!({"n": count, "grant": grant.name(), "requests_each": each, "exchanges_each": float(storm.exchanges) / refreshes});
+        let each = |times: u64| rounded(float(times) / refreshes);
+        let (reads, writes) = tally(&storm.requests);
+        let by_kind: BTreeMap<_, _> =
+            storm.requests.iter().map(|(what, times)| (what, each(*times))).collect();
+        let parameters = json!({
+            "n": count, "grant": grant.name(), "reads": each(reads), "writes": each(writes), "requests_each": by_kind,
+        });
         let name = format!("API requests of one refresh, {}, of {count}", grant.name());
-        let total = (float(reads) + float(writes)) / refreshes;
-        self.figure(
-            &name,
-            total,
-            "requests",
-            None,
-            Goal::AtMost(float(most_reads + most_writes)),
-            parameters,
-        );
+        self.figure(&name, each(reads + writes), "requests", None, Goal::AtMost(most), parameters);
     }
 
     async fn bare_refreshes(&self, grant: Grant, count: usize) -> Result<Done, Failed> {
@@ -133,33 +135,32 @@ impl World {
         newcomers: bool,
     ) -> Result<Storm, Failed> {
         let kind = Kind { renew_before: Some(LEFT), ..self.kind(grant) };
-        let first = self.first_due(grant, count);
-        let times = due.times(first);
-        say(&format!("writing {count} {} that come due at {first}", grant.name()));
-        drop(populate(&self.client, &kind, count, times).await?);
+        // For the operator to have looked at all of them once, before the first is due.
+        let lead =
+            Duration::from_secs(5) + Duration::from_millis(4) * u32::try_from(count).unwrap_or_default();
+        let (_, times) = populate(&self.client, &kind, count, |takes| {
+            let first = wall_clock() + takes + lead;
+            say(&format!("writing {count} {} of which the first is due at {first:.0}", grant.name()));
+            due.times(first)
+        })
+        .await?;
+        let first = due.first(times);
         let targets = Targets::watch(&self.client, NAMESPACE).await;
-        let until_due = Duration::try_from(first.duration_since(wall_clock())).unwrap_or_default();
-        sleep(until_due.saturating_sub(LEAD)).await;
-        let left = Duration::try_from(times.expires_at().duration_since(wall_clock())).unwrap_or_default();
+        sleep(until(first).saturating_sub(lead)).await;
 
         let operator = Operator::start(&self.setup).await?;
         let looked = operator.looks(count as u64, PATIENCE).await?;
         let looked_after = operator.began.elapsed();
-        let idle = operator.memory()?;
-        let early = looked.issued();
-        let until_due = Duration::try_from(first.duration_since(wall_clock())).unwrap_or_default();
-        let before_due = !until_due.is_zero();
+        let (idle, early, until_due) = (operator.memory()?, looked.issued(), until(first));
         let (cpu, provider_cpu, exchanges) =
             (operator.cpu()?, self.provider_cpu()?, self.provider.exchanges().await?);
         let began = now() + until_due;
+        let left = until(times.expires_at()).saturating_sub(until_due);
         let arriving =
             async { if newcomers { self.newcomers(&targets, began).await } else { Ok(Vec::new()) } };
-        let refreshing = async {
-            let ended = targets.refreshed(count as u64, PATIENCE).await?;
-            say("all are refreshed");
-            Ok::<_, Failed>(ended)
-        };
-        let (waits, ended) = futures::future::try_join(arriving, refreshing).await?;
+        let refreshing = targets.refreshed(count as u64, PATIENCE);
+        let (newcomers, ended) = futures::future::try_join(arriving, refreshing).await?;
+        say("all are refreshed");
         let end = operator.quiet().await?;
         let storm = Storm {
             took: ended.saturating_duration_since(began),
@@ -169,58 +170,49 @@ impl World {
             exchanges: self.provider.exchanges().await? - exchanges,
             expired_seconds: targets.expired_seconds(wall_clock()),
             looked_after,
-            before_due,
+            before_due: !until_due.is_zero(),
             start_requests: looked.requests(),
             early,
             idle,
             after: operator.memory()?,
-            newcomers: waits,
+            newcomers,
             left,
         };
-        if newcomers {
-            operator.stop().await?;
-            self.restart(grant, count).await?;
-        } else {
-            operator.stop().await?;
-        }
-        drop(targets);
-        purge(&self.client, NAMESPACE).await?;
+        operator.stop().await?;
         Ok(storm)
-    }
-
-    /// When the population will have been written, on a slow machine too: about a dozen milliseconds for each write.
-    fn first_due(&self, grant: Grant, count: usize) -> Timestamp {
-        let writes: u64 = match grant {
-            Grant::ClientCredentials => 3,
-            Grant::RefreshToken => 5,
-        };
-        let millis = 5_000 + count as u64 * writes * 4;
-        wall_clock() + SignedDuration::from_millis(i64::try_from(millis).unwrap_or(i64::MAX))
     }
 
     /// A few `GraphToken`s applied in the midst of it.
     async fn newcomers(&self, targets: &Targets, began: Instant) -> Result<Vec<Duration>, Failed> {
-        let kind = self.kind(Grant::ClientCredentials);
+        let kind = Kind { prefix: "new".to_owned(), ..self.kind(Grant::ClientCredentials) };
         let mut waits = Vec::new();
-        for number in 0..5 {
-            tokio::time::sleep_until(began + Duration::from_secs(5 + 5 * number)).await;
-            let number = 90_000 + usize::try_from(number).unwrap_or_default();
-            let applied = now();
-            kind.apply(&self.client, number).await?;
-            let target = targets.one(&kind.name(number), PATIENCE).await?;
-            waits.push(target.created - applied);
+        for number in 0..NEWCOMERS {
+            let seconds = u64::try_from(number + 1).unwrap_or_default() * if self.short { 1 } else { 8 };
+            tokio::time::sleep_until(began + Duration::from_secs(seconds)).await;
+            waits.push(self.newcomer(targets, &kind, number).await?);
         }
         Ok(waits)
+    }
+
+    /// How long one that is applied now waits for its Secret.
+    async fn newcomer(&self, targets: &Targets, kind: &Kind, number: usize) -> Result<Duration, Failed> {
+        let applied = now();
+        kind.apply(&self.client, number).await?;
+        let target = targets.one(&kind.name(number), PATIENCE).await?;
+        Ok(target.created - applied)
     }
 
     pub(super) async fn storm(&self) -> Result<(), Failed> {
         let (grant, count) = (Grant::RefreshToken, self.size.storm);
         let within = if self.short { 6 } else { 60 };
         let storm = Box::pin(self.come_due(grant, count, &Due { within }, true)).await?;
+        self.restart(grant, count).await?;
+        // Beside the whole population: the API server has as much to hold.
         let floor = self.bare_refreshes(grant, self.size.storm_floor).await?;
+        purge(&self.client, NAMESPACE).await?;
         self.cost(grant, count, &storm, floor);
         let rate = float(count as u64) / storm.took.as_secs_f64();
-        let bare = float(self.size.storm_floor as u64) / floor.seconds;
+        let bare = float(floor.count) / floor.seconds;
         let parameters = json!({
             "n": count, "grant": grant.name(), "due_within_s": within, "life_left_s": rounded(storm.left.as_secs_f64()),
             "took_s": rounded(storm.took.as_secs_f64()), "bare_loop_n": self.size.storm_floor, "concurrency": CONCURRENCY,
@@ -269,39 +261,42 @@ impl World {
         self.figure(&format!("{what}, {count}"), super::mib(memory.rss), "MiB", None, goal, parameters);
     }
 
-    /// A restart on a population in which nothing is due, and then one with one that is new.
+    /// A restart on a population in which nothing is due, but one that nobody has served yet: the last that is listed.
     async fn restart(&self, grant: Grant, count: usize) -> Result<(), Failed> {
+        say("a restart");
         let before = self.provider.exchanges().await?;
         let targets = Targets::watch(&self.client, NAMESPACE).await;
-        // Due work: one that nobody has served yet, there before the start.
-        let kind = self.kind(Grant::ClientCredentials);
-        kind.apply(&self.client, 95_000).await?;
+        let kind = Kind { prefix: "zzz".to_owned(), ..self.kind(Grant::ClientCredentials) };
+        kind.apply(&self.client, 0).await?;
         let operator = Operator::start(&self.setup).await?;
-        let target = targets.one(&kind.name(95_000), PATIENCE).await?;
+        let target = targets.one(&kind.name(0), PATIENCE).await?;
         let goes_on = target.created.saturating_duration_since(operator.began);
-        let all = operator.looks(count as u64 + 1, PATIENCE).await?;
+        operator.looks(count as u64 + 1, PATIENCE).await?;
+        let looked_after = operator.began.elapsed();
         let end = operator.quiet().await?;
         let made = (self.provider.exchanges().await? - before).saturating_sub(1);
-        let parameters = json!({"n": count, "grant": grant.name(), "requests": end.requests(), "at_first_look": all.requests()});
-        self.figure(
-            &format!("restart with {count}: exchanges"),
-            float(made),
-            "exchanges",
-            None,
-            Goal::AtMost(0.0),
-            parameters,
-        );
+        let parameters = json!({
+            "n": count, "grant": grant.name(), "requests": end.requests(), "all_looked_at_s": rounded(looked_after.as_secs_f64()),
+            "cpu_s": operator.cpu()?.as_secs_f64(),
+        });
+        let name = format!("restart with {count}: exchanges of what is not due");
+        self.figure(&name, float(made), "exchanges", None, Goal::AtMost(0.0), parameters);
         let name = format!("restart with {count}: until due work goes on");
-        self.figure(
-            &name,
-            goes_on.as_secs_f64(),
-            "s",
-            None,
-            Goal::AtMost(3.0),
-            json!({"n": count, "work": "a first token"}),
+        let parameters = json!({"n": count, "due": "one first token, of the GraphToken that is listed last"});
+        self.figure(&name, goes_on.as_secs_f64(), "s", None, Goal::AtMost(3.0), parameters);
+        self.memory_of(
+            "resident memory after a restart",
+            count,
+            operator.memory()?,
+            (count == 10_000).then_some(64.0),
         );
         operator.stop().await
     }
+}
+
+/// From now.
+fn until(at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(wall_clock())).unwrap_or_default()
 }
 
 fn difference(before: &Metrics, after: &Metrics) -> BTreeMap<String, u64> {
