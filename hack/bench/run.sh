@@ -39,4 +39,11 @@ if [[ -n $SHORT ]]; then
   results=$target/bench/short.jsonl
 fi
 mkdir -p -- "$target/bench"
+if [[ -z $SHORT ]]; then
+  if image=$(BINARY=$target/release/graphtoken hack/image/build.sh | tail -n 1); then
+    set -- --image "$image" "$@"
+  else
+    echo "bench: no image could be built, for the reason above: its size is not measured" >&2
+  fi
+fi
 "$target/$profile/graphtoken-bench" "$@" | tee -- "$results"

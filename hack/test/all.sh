@@ -44,7 +44,7 @@ step() {
 }
 
 pure() { cargo check --locked --quiet --no-default-features --lib; }
-docs() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps -p graphtoken -p entra-simulator; }
+docs() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --quiet --no-deps -p graphtoken -p entra-simulator -p graphtoken-bench; }
 scripts() {
   local found
   mapfile -t found < <(git ls-files -co --exclude-standard -- '*.sh' .ci/run)
@@ -53,7 +53,7 @@ scripts() {
 lost() { cargo test --locked --test crash --test model; }
 # A hostile provider, network and neighbour, without a cluster. Most of it waits for deadlines.
 hostile() { RUST_TEST_THREADS=8 cargo test --locked --test hostile; }
-simulator() { cargo test --locked --quiet -p entra-simulator; }
+simulator() { cargo test --locked --quiet -p entra-simulator -p graphtoken-bench; }
 venvs() {
   local name
   for name in o365 o365-2.0 airflow; do hack/python/venv.sh "$name" >/dev/null; done
@@ -110,6 +110,8 @@ outage() { RUST_TEST_THREADS=10 cargo test --locked --test outage; }
 
 # Each brings up a control plane of its own: one after the other.
 tenants() { RUST_TEST_THREADS=1 cargo test --locked --test tenants; }
+# That every figure can be taken: what they are says nothing here.
+bench() { make -s bench SHORT=1 >/dev/null; }
 
 step prerequisites hack/test/prerequisites.sh
 step check make -s check
@@ -132,5 +134,6 @@ step chart tests/hack/chart_test.sh --offline
 step monitoring hack/test/monitoring.sh
 step outage outage
 step tenants tenants
+step bench bench
 step binaries tests/hack/cluster_binaries_test.sh
 step demo tests/demo_test.sh

@@ -1,6 +1,7 @@
 //! The figures, in the order in which they are taken: they share what was put on the control plane before.
 
 mod apply;
+mod day;
 mod latency;
 mod refresh;
 mod start;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::cluster::{self, LOOP_NAMESPACE, NAMESPACE};
+use crate::day::Plan;
 use crate::operator::{Operator, Setup};
 use crate::population::{Grant, Kind};
 use crate::provider::Provider;
@@ -34,6 +36,8 @@ pub enum Part {
     Refresh,
     /// Ten thousand due at once.
     Storm,
+    /// A day in memory.
+    Day,
 }
 
 /// All parts, or those that were asked for, in their order.
@@ -63,6 +67,8 @@ pub struct Size {
     pub storm_floor: usize,
     /// How long nothing is due.
     pub idle: Duration,
+    /// The day.
+    pub day: Plan,
 }
 
 const FULL: Size = Size {
@@ -75,6 +81,7 @@ const FULL: Size = Size {
     storm: 10_000,
     storm_floor: 2_000,
     idle: Duration::from_mins(1),
+    day: day::FULL,
 };
 
 const SHORT: Size = Size {
@@ -87,12 +94,14 @@ const SHORT: Size = Size {
     storm: 50,
     storm_floor: 20,
     idle: Duration::from_secs(2),
+    day: day::SHORT,
 };
 
 /// What is measured on and with.
 pub struct World {
     client: Client,
     setup: Setup,
+    image: Option<PathBuf>,
     provider: Provider,
     size: Size,
     short: bool,
@@ -103,7 +112,7 @@ pub struct World {
 
 impl World {
     /// Prepares the control plane.
-    pub async fn new(operator: PathBuf, short: bool) -> Result<Self, Failed> {
+    pub async fn new(operator: PathBuf, image: Option<PathBuf>, short: bool) -> Result<Self, Failed> {
         let size = if short { SHORT } else { FULL };
         let client = cluster::connect().await?;
         cluster::prepare(&client).await?;
@@ -116,7 +125,7 @@ impl World {
         let provider = Provider::start(size.storm.max(size.applied)).await?;
         let logs = tempfile::tempdir()?;
         let setup = Setup { binary: operator, logs: logs.path().to_owned() };
-        Ok(Self { client, setup, provider, size, short, report: Report::default(), _logs: logs })
+        Ok(Self { client, setup, image, provider, size, short, report: Report::default(), _logs: logs })
     }
 
     /// Takes the figures of a part.
@@ -137,6 +146,7 @@ impl World {
                 Ok(())
             }
             Part::Storm => self.storm().await,
+            Part::Day => self.day().await,
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod bare;
 mod cluster;
+mod day;
 mod figures;
 mod operator;
 mod population;
@@ -39,6 +40,9 @@ struct Args {
     /// The operator [default: graphtoken, beside this program]
     #[arg(long, value_name = "PATH")]
     operator: Option<PathBuf>,
+    /// The image, as an OCI archive
+    #[arg(long, value_name = "PATH")]
+    image: Option<PathBuf>,
     #[command(subcommand)]
     role: Option<Role>,
 }
@@ -128,7 +132,7 @@ async fn measure(args: &Args) -> Result<bool, Failed> {
         Some(path) => path.clone(),
         None => std::env::current_exe()?.with_file_name("graphtoken"),
     };
-    let world = World::new(operator, args.short).await?;
+    let world = World::new(operator, args.image.clone(), args.short).await?;
     for part in figures::parts(&args.only) {
         Box::pin(world.measure(part)).await?;
     }

@@ -15,6 +15,17 @@ impl World {
     pub(super) async fn start(&self) -> Result<(), Failed> {
         let bytes = std::fs::metadata(&self.setup.binary)?.len();
         self.figure("binary", float(bytes) / 1e6, "MB", None, Goal::AtMost(12.0), json!({}));
+        if let Some(image) = &self.image {
+            let bytes = std::fs::metadata(image)?.len();
+            self.figure(
+                "image",
+                float(bytes) / 1e6,
+                "MB",
+                None,
+                Goal::AtMost(15.0),
+                json!({"as": "OCI archive"}),
+            );
+        }
         let (mut starts, mut trips) = (Vec::new(), Vec::new());
         say(&format!("{} cold starts", self.size.starts));
         for _ in 0..self.size.starts {
