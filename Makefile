@@ -46,7 +46,7 @@ generate: ## everything that is generated: crds/, docs/reference-api.md, the cha
 check: ## format, lints and unit tests, in under a minute
 	@cargo fmt --all --check
 	@cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
-	@cargo test --locked --quiet --lib --bins --test crd --test reference --test corpus
+	@cargo test --locked --quiet --lib --bins --test crd --test reference --test corpus --test troubleshooting
 
 .PHONY: test
 test: ## everything the project tests; installs what it needs

@@ -8,6 +8,10 @@ use crate::api::names::MANAGER;
 use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason};
 use crate::observed::Identity;
 
+mod reason;
+
+pub use reason::EventReason;
+
 /// The API server takes notes of at most this many bytes.
 const MAX_NOTE: usize = 1024;
 
@@ -25,13 +29,13 @@ impl Events {
     }
 
     /// Something a user should know.
-    pub async fn warning(&self, identity: &Identity, reason: &str, note: &str) {
-        self.publish(identity, EventType::Warning, reason, note).await;
+    pub async fn warning(&self, identity: &Identity, reason: EventReason, note: &str) {
+        self.publish(identity, EventType::Warning, reason.as_str(), note).await;
     }
 
     /// Something good.
-    pub async fn normal(&self, identity: &Identity, reason: &str, note: &str) {
-        self.publish(identity, EventType::Normal, reason, note).await;
+    pub async fn normal(&self, identity: &Identity, reason: EventReason, note: &str) {
+        self.publish(identity, EventType::Normal, reason.as_str(), note).await;
     }
 
     /// Says what changed between two statuses.
@@ -101,10 +105,11 @@ fn changes<'a>(
                 None => continue,
             },
             Reason::Succeeded if reason(before, type_).is_none() => continue,
-            Reason::Succeeded => (EventType::Normal, "Refreshed", now.message.as_str()),
-            Reason::TokenValid => (EventType::Normal, "TokenValid", now.message.as_str()),
+            Reason::Succeeded => (EventType::Normal, EventReason::Refreshed.as_str(), now.message.as_str()),
+            ok @ (Reason::TokenValid | Reason::Suspended) => {
+                (EventType::Normal, ok.as_str(), now.message.as_str())
+            }
             Reason::TokenPending => continue,
-            Reason::Suspended => (EventType::Normal, "Suspended", now.message.as_str()),
             bad => (EventType::Warning, bad.as_str(), now.message.as_str()),
         };
         if !events.iter().any(|(_, said, _)| *said == event.1) {
@@ -138,7 +143,9 @@ fn permission_missing<'a>(
             .then_some(message)
     };
     let said = before.last_probe.as_ref().map(|last| last.message.as_str());
-    lacks(after).filter(|now| said != Some(now)).map(|now| (EventType::Warning, "PermissionMissing", now))
+    lacks(after)
+        .filter(|now| said != Some(now))
+        .map(|now| (EventType::Warning, EventReason::PermissionMissing.as_str(), now))
 }
 
 #[cfg(test)]

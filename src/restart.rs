@@ -13,6 +13,7 @@ use crate::api::names::MANAGER;
 use crate::api::spec::{Workload, WorkloadKind};
 use crate::context::Context;
 use crate::desired::Desired;
+use crate::events::EventReason;
 use crate::observed::Observed;
 use crate::plan::plus;
 use crate::state::{Memory, Restart};
@@ -156,32 +157,36 @@ async fn say(
         Outcome::Later(_) => return,
         Outcome::Rolled => {
             events
-                .normal(identity, "Restarted", &format!("{what} is rolled out anew: Secret {secret} changed"))
+                .normal(
+                    identity,
+                    EventReason::Restarted,
+                    &format!("{what} is rolled out anew: Secret {secret} changed"),
+                )
                 .await;
             None
         }
         Outcome::Done => None,
         Outcome::Missing => Some((
-            "RestartMissing",
+            EventReason::RestartMissing,
             format!(
                 "{what} is not there, so it is not restarted; create it, or take it out of spec.target.restart"
             ),
         )),
         Outcome::Foreign => Some((
-            "RestartRefused",
+            EventReason::RestartRefused,
             format!(
                 "{what} is not restarted, for its pod template does not reference Secret {secret}; reference it in env, envFrom \
                  or a volume, or take it out of spec.target.restart"
             ),
         )),
         Outcome::Failed(error) => Some((
-            "RestartFailed",
+            EventReason::RestartFailed,
             format!("{what} could not be restarted: {error}; the operator tries again by itself"),
         )),
     };
     // Said once, until it is another trouble or none.
     let of_this = format!("restart of {what}: ");
-    let now = trouble.as_ref().map(|(reason, _)| format!("{of_this}{reason}"));
+    let now = trouble.as_ref().map(|(reason, _)| format!("{of_this}{}", reason.as_str()));
     let news = now.as_ref().is_some_and(|now| !memory.said.contains(now));
     memory.said.retain(|said| !said.starts_with(&of_this));
     memory.said.extend(now);

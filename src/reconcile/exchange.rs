@@ -10,6 +10,7 @@ use crate::api::Reason;
 use crate::api::names::login_name;
 use crate::api::status::AccountStatus;
 use crate::desired::Grant;
+use crate::events::EventReason;
 use crate::failure::Failure;
 use crate::observe::{credential_store, poll_at};
 use crate::observed::{Credential, CredentialState, Observed, SeedState};
@@ -157,7 +158,10 @@ impl Look<'_> {
             Report::Issued { credential, in_hand, adopted, warnings } => {
                 for warning in warnings {
                     if self.memory.said.insert(format!("{warning:?}")) {
-                        self.ctx.events.warning(&identity, "OddAnswer", &warning.to_string()).await;
+                        self.ctx
+                            .events
+                            .warning(&identity, EventReason::OddAnswer, &warning.to_string())
+                            .await;
                     }
                 }
                 if let Some(source) = adopted {
@@ -193,8 +197,8 @@ impl Look<'_> {
             }
             Report::SignInRejected(failure) => {
                 let (reason, what) = match source {
-                    Source::Login => ("LoginRejected", "login"),
-                    _ => ("SeedRejected", "seed"),
+                    Source::Login => (EventReason::LoginRejected, "login"),
+                    _ => (EventReason::SeedRejected, "seed"),
                 };
                 let note = format!(
                     "the {what} was refused, and the sign-in that is kept goes on: {}",
@@ -206,7 +210,7 @@ impl Look<'_> {
             Report::DeviceStarted(credential) => {
                 let note = "a user is to sign in: the status of this GraphToken has the page (deviceCode.verificationUri) and \
                             the code to enter there (deviceCode.userCode)";
-                self.ctx.events.normal(&identity, "DeviceCodeIssued", note).await;
+                self.ctx.events.normal(&identity, EventReason::DeviceCodeIssued, note).await;
                 status::forget_failures(&mut observed.status);
                 self.memory.credential = Some(credential.clone());
                 observed.credential = CredentialState::Present(credential);

@@ -2,6 +2,7 @@
 
 use crate::context::Context;
 use crate::desired::{Desired, Grant};
+use crate::events::EventReason;
 use crate::observed::{Observed, SeedState};
 use crate::plan::{policy_warning, refresh_token_warning};
 use crate::state::{Key, Memory};
@@ -12,17 +13,17 @@ pub(super) async fn say(ctx: &Context, desired: &Desired, observed: &Observed, m
     if let Some(warning) = policy_warning(desired, observed)
         && memory.said.insert("RenewBeforeTooLong".to_owned())
     {
-        ctx.events.warning(identity, "RenewBeforeTooLong", &warning).await;
+        ctx.events.warning(identity, EventReason::RenewBeforeTooLong, &warning).await;
     }
     match refresh_token_warning(observed, ctx.now()) {
         None => _ = memory.said.remove("RefreshTokenExpiring"),
         Some(note) if memory.said.insert("RefreshTokenExpiring".to_owned()) => {
-            ctx.events.warning(identity, "RefreshTokenExpiring", &note).await;
+            ctx.events.warning(identity, EventReason::RefreshTokenExpiring, &note).await;
         }
         Some(_) => {}
     }
     if let Some(note) = ctx.state.ends.notice(&Key::new(&identity.namespace, &identity.name), ctx.now()) {
-        ctx.events.warning(identity, "ClientCredentialExpiring", &note).await;
+        ctx.events.warning(identity, EventReason::ClientCredentialExpiring, &note).await;
     }
     if let Grant::RefreshToken { seed } = &desired.grant
         && matches!(observed.seed, SeedState::Found { .. })
@@ -34,7 +35,7 @@ pub(super) async fn say(ctx: &Context, desired: &Desired, observed: &Observed, m
                 seed.name,
                 others.join(", ")
             );
-            ctx.events.warning(identity, "SeedShared", &note).await;
+            ctx.events.warning(identity, EventReason::SeedShared, &note).await;
         }
     }
 }

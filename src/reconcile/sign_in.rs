@@ -3,6 +3,7 @@
 use crate::api::names::login_name;
 use crate::api::status::SignInSource;
 use crate::context::Context;
+use crate::events::EventReason;
 use crate::observed::{Observed, SeedState};
 use crate::plan::was_adopted;
 use crate::state::{Login, Memory};
@@ -30,18 +31,18 @@ pub(super) async fn discard_login(ctx: &Context, observed: &Observed, memory: &M
 }
 
 /// By what a user signed in, for an event.
-pub(super) const fn sign_in_event(source: SignInSource) -> (&'static str, &'static str) {
+pub(super) const fn sign_in_event(source: SignInSource) -> (EventReason, &'static str) {
     match source {
         SignInSource::Seed => (
-            "SeedAdopted",
+            EventReason::SeedAdopted,
             "the seed was exchanged; the operator keeps the sign-in from now on, and the seed may be deleted",
         ),
         SignInSource::Login => (
-            "LoginAdopted",
+            EventReason::LoginAdopted,
             "the login was exchanged; the operator keeps the sign-in from now on, and deletes the login Secret",
         ),
         SignInSource::DeviceCode => {
-            ("SignedIn", "a user signed in by device code; the operator keeps the sign-in")
+            (EventReason::SignedIn, "a user signed in by device code; the operator keeps the sign-in")
         }
     }
 }
