@@ -63,7 +63,8 @@ fn refused(why: &str) -> String {
     let todo = if why.starts_with("access_denied") || why.contains("AADSTS65004") {
         "the sign-in was declined; run it again to accept it"
     } else if why.contains("AADSTS50011") {
-        "let the app registration have the platform Mobile and desktop applications with the redirect URI http://localhost"
+        "let the app registration have the redirect URI http://localhost, on the platform Mobile and desktop applications, or on \
+         Web if the app proves who it is"
     } else if why.starts_with("consent_required")
         || why.contains("AADSTS65001")
         || why.contains("AADSTS90094")
