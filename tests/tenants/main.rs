@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, its harness too")]
 
 mod fairness;
+mod features;
 #[path = "../cluster/harness/mod.rs"]
 #[expect(dead_code, reason = "shared with the tests that need no control plane of their own")]
 mod harness;

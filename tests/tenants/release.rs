@@ -152,10 +152,8 @@ async fn render(namespace: &str, values: &[String]) -> Vec<Value> {
 async fn apply(client: &Client, object: &Value) {
     let parsed: DynamicObject = serde_json::from_value(object.clone()).unwrap();
     let kind = object["kind"].as_str().unwrap();
-    let (group, version) = match object["apiVersion"].as_str().unwrap().split_once('/') {
-        Some(parts) => parts,
-        None => ("", "v1"),
-    };
+    let version = object["apiVersion"].as_str().unwrap();
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
     let gvk = GroupVersionKind::gvk(group, version, kind);
     let resource = ApiResource::from_gvk_with_plural(&gvk, &format!("{}s", kind.to_lowercase()));
     let name = object["metadata"]["name"].as_str().unwrap();

@@ -75,10 +75,10 @@ impl Gate {
 
     /// Holds the next request of this method whose path ends so.
     pub fn hold(&self, method: Method, path: &str) -> Held {
-        let (arrives, reached) = oneshot::channel();
-        let (go, goes) = oneshot::channel();
-        let (answers, answered) = oneshot::channel();
-        let hold = Hold { method, path: path.to_owned(), reached: arrives, go: goes, answered: answers };
+        let (here, reached) = oneshot::channel();
+        let (go, released) = oneshot::channel();
+        let (answer, answered) = oneshot::channel();
+        let hold = Hold { method, path: path.to_owned(), reached: here, go: released, answered: answer };
         self.holds.lock().unwrap().push(hold);
         Held { reached, go, answered }
     }
