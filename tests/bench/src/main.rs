@@ -79,6 +79,8 @@ impl fmt::Display for Failed {
     }
 }
 
+impl std::error::Error for Failed {}
+
 macro_rules! failed_by {
     ($($error:ty),+) => {$(
         impl From<$error> for Failed {
