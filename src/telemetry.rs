@@ -17,6 +17,10 @@ use tracing_subscriber::{
 
 use crate::args::LogFormat;
 
+mod line;
+
+use line::OneLine;
+
 /// The most that a dependency may log, by prefix of its target; the longest prefix counts. Found by reading
 /// the sources: kube 5.0, reqwest 0.13, rustls 0.23, tower-http 0.7. (hyper-util 0.1 names hosts and errors only,
 /// hyper 1 logs nothing as built here.) reqwest and rustls use the crate `log`, whose records do not reach us
@@ -80,6 +84,8 @@ fn subscriber<W>(
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
+    let colours = ansi && matches!(format, LogFormat::Text);
+    let writer = OneLine { writer, colours };
     let lines = match format {
         LogFormat::Text => fmt::layer().with_writer(writer).with_ansi(ansi).boxed(),
         LogFormat::Json => fmt::layer().json().flatten_event(true).with_writer(writer).boxed(),
@@ -188,6 +194,36 @@ mod tests {
         let (filter, problem) = wanted(Some("graphtoken=loud"));
         assert!(problem.is_some());
         assert_eq!(filter.max_level_hint(), Some(LevelFilter::INFO));
+    }
+
+    /// Whoever writes specs or answers requests must not write lines of ours, nor turn or hide what stands in them.
+    #[rstest]
+    fn what_others_write_makes_no_line_and_turns_none(
+        #[values(LogFormat::Text, LogFormat::Json)] format: LogFormat,
+        #[values(
+            "x\n2026-11-26T10:00:00Z  INFO graphtoken: forged",
+            "x\r\nforged",
+            "x\u{85}forged",
+            "x\u{2028}forged\u{2029}",
+            "x\u{1b}[2K\u{1b}[31mforged",
+            "x\u{9b}2Kforged",
+            "x\u{202e}degrof\u{202c}",
+            "x\u{2066}forged\u{2069}\u{200f}\u{61c}",
+            "x\u{8}\u{7f}\u{0}\u{7}forged"
+        )]
+        words: &str,
+    ) {
+        let text = logged(format, "info", || {
+            tracing::info!(said = words, shown = %words, debugged = ?words, "it was {words}");
+        });
+        let line = text.strip_suffix('\n').unwrap();
+        let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        assert!(!line.chars().any(|c| c.is_control() || turns(c)), "{line:?}");
+        assert!(line.matches('x').count() >= 4, "it is told all the same: {line}");
+        if format == LogFormat::Json {
+            let read: serde_json::Value = serde_json::from_str(line).unwrap();
+            assert!(read["message"].as_str().unwrap().starts_with("it was x"), "{read}");
+        }
     }
 
     #[test]
