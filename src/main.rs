@@ -3,6 +3,7 @@
 use std::alloc::System;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use graphtoken::args::{self, Command};
 use graphtoken::{crds, hardening, run, telemetry};
@@ -37,7 +38,10 @@ fn operate(settings: args::Settings) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(run::run(settings)) {
+    let outcome = runtime.block_on(run::run(settings));
+    // All of our own was awaited. What goes on is a connection, and a provider that floods it does not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(%error, "cannot run");
