@@ -76,6 +76,31 @@ fn every_list_and_string_of_the_spec_is_bounded() {
     assert_eq!(unbounded, Vec::<String>::new(), "CEL's cost budget needs a bound on these");
 }
 
+/// All that a `GraphToken` refers to is in its own namespace: there is no field to say otherwise.
+#[test]
+fn no_reference_names_a_namespace() {
+    fn walk(schema: &serde_json::Value, path: &str, found: &mut Vec<String>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if name.to_ascii_lowercase().contains("namespace") {
+                found.push(path.clone());
+            }
+            walk(property, &path, found);
+            walk(&property["items"], &path, found);
+        }
+    }
+    let mut found = Vec::new();
+    for crd in crds::all() {
+        walk(
+            &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"],
+            "spec",
+            &mut found,
+        );
+    }
+    // Whom a client for many namespaces is for.
+    assert_eq!(found, ["spec.allow.namespaceSelector"]);
+}
+
 /// `kubectl get graphtoken NAME` would mean all of the category, and be refused.
 #[test]
 fn no_category_is_called_like_a_resource() {

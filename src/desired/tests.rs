@@ -181,6 +181,28 @@ fn a_token_of_one_cloud_has_no_business_at_another(#[case] member: &str, #[case]
 
 /// The API server's pattern lets less pass; this holds for any text.
 #[rstest]
+#[case("../../evil.test")]
+#[case("/evil.test")]
+#[case("//evil.test")]
+#[case("@evil.test")]
+#[case(":443@evil.test")]
+#[case("\\\\evil.test")]
+#[case("%2f%2fevil.test")]
+#[case(".evil.test")]
+#[case("x?y#z")]
+#[case("x\r\nHost: evil.test")]
+fn whatever_the_tenant_is_its_clouds_authority_is_asked(#[case] tenant: &str) {
+    let client = parse(&json!({"tenant": tenant, "grant": {"deviceCode": {}}}), &lax()).unwrap().client;
+    for url in [Some(client.token_url), client.device_url, client.openid_configuration].into_iter().flatten()
+    {
+        let asked = url::Url::parse(&url).unwrap();
+        assert_eq!(asked.origin().ascii_serialization(), "https://login.microsoftonline.com");
+        assert!(asked.username().is_empty() && asked.password().is_none());
+    }
+}
+
+/// The API server's pattern lets less pass; this holds for any text.
+#[rstest]
 #[case("//evil.test/me")]
 #[case("/\\evil.test/me")]
 #[case("/@evil.test/me")]

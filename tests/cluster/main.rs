@@ -20,6 +20,9 @@ mod deputy;
 mod device;
 mod device_oidc;
 mod formats;
+mod hostile;
+#[path = "../hostile/server.rs"]
+mod hostile_server;
 mod https;
 mod leaders;
 mod login;
@@ -27,6 +30,7 @@ mod lost_answers;
 mod lost_owners;
 mod lost_rights;
 mod lost_secrets;
+mod memory;
 mod mistakes;
 mod odd_answers;
 #[path = "../pki/mod.rs"]

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::device::message;
 use crate::harness::proxy::Proxy;
 use crate::harness::tls::Authority;
-use crate::harness::{Gt, Issuer, Options, World, delegated};
+use crate::harness::{Gt, Issuer, Options, World, app_only, delegated};
 
 fn address(entra: &Simulator) -> String {
     entra.url().split("//").nth(1).unwrap().to_owned()
@@ -57,6 +57,52 @@ async fn providers_are_asked_by_the_environments_proxy_and_the_api_server_is_not
         let others: Vec<_> =
             asked.iter().filter(|request| !known(request.split(' ').nth(1).unwrap())).collect();
         assert!(others.is_empty(), "neither the API server nor what NO_PROXY names: {others:?}");
+    })
+    .await;
+}
+
+/// None of these names is known anywhere, so whoever goes straight there does not arrive, and nobody else sees it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_proxy_names_by_host_suffix_or_range_never_reaches_the_proxy() {
+    World::run("no-proxy-forms", async |world| {
+        let proxy = Proxy::start().await;
+        let password = "the-password~of.this-proxy";
+        world.confidential.note("the proxy's password", password);
+        let hosts = [
+            ("host", "direct.invalid", false),
+            ("upper", "DIRECT.invalid", false),
+            ("suffix", "idp.corp.invalid", false),
+            ("deep", "a.b.corp.invalid", false),
+            ("range", "192.0.2.77", false),
+            ("other", "other.invalid", true),
+            ("alike", "notdirect.invalid", true),
+            ("beyond", "198.51.100.7", true),
+        ];
+        let mut options = Options::default()
+            .env("HTTP_PROXY", &proxy.url().replace("http://", &format!("http://operator:{password}@")))
+            .env("NO_PROXY", "direct.invalid,.corp.invalid, 192.0.2.0/24")
+            .flag("--lease-duration=6s");
+        for (_, host, _) in hosts {
+            options = options.flag(&format!("--allowed-endpoint-host={host}"));
+        }
+        world.operator(options).await;
+        world.secret("app", "client-secret", "a~client-secret.that-nobody-asks-for").await;
+        for (name, host, _) in hosts {
+            let issuer = Issuer {
+                tenant: "contoso.onmicrosoft.com".to_owned(),
+                client_id: name.to_owned(),
+                token_url: format!("http://{host}/token"),
+            };
+            world.create(&app_only(name, &issuer, "app")).await;
+            let failed = |gt: &Gt| gt.condition("Ready") == Some(("False", "ProviderUnavailable"));
+            world.until(name, "failing", failed).await;
+        }
+        let asked = proxy.asked();
+        for (_, host, by_proxy) in hosts {
+            let seen =
+                asked.iter().any(|request| request.ends_with(&format!(" {}", host.to_ascii_lowercase())));
+            assert_eq!(seen, by_proxy, "{host}: {asked:?}");
+        }
     })
     .await;
 }

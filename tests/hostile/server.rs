@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -13,6 +13,8 @@ use tokio::task::JoinHandle;
 const MAX_HEAD: usize = 64 * 1024;
 /// Between two pieces of an answer that is to last for ever.
 const SLOWLY: Duration = Duration::from_secs(1);
+/// Endless, and no faster than a network: the machine is needed for the tests, too.
+const QUICKLY: Duration = Duration::from_millis(1);
 const JSON: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
 
 /// What is done to whoever asks for a path below the name.
@@ -39,7 +41,7 @@ fn once(name: &'static str, answer: impl Into<Vec<u8>>) -> Trick {
 }
 
 fn on_and_on(name: &'static str, opens: impl Into<Vec<u8>>, piece: impl Into<Vec<u8>>) -> Trick {
-    Trick { name, opens: opens.into(), goes_on: Some((piece.into(), Duration::ZERO)) }
+    Trick { name, opens: opens.into(), goes_on: Some((piece.into(), QUICKLY)) }
 }
 
 fn slowly(name: &'static str, opens: impl Into<Vec<u8>>, piece: &str) -> Trick {
@@ -112,8 +114,9 @@ fn documents() -> Vec<Trick> {
 
 /// A small answer that would be a large one, with a token in it, to whoever unpacks it.
 fn bomb(token: &str) -> Vec<u8> {
-    let document = format!("{token}{}", " ".repeat(64 * 1024 * 1024));
-    let packed = gzip(document.as_bytes());
+    static PACKED: OnceLock<Vec<u8>> = OnceLock::new();
+    let document = || format!("{token}{}", " ".repeat(16 * 1024 * 1024));
+    let packed = PACKED.get_or_init(|| gzip(document().as_bytes()));
     let length = packed.len();
     let mut answer = format!("{JSON}Content-Encoding: gzip\r\nContent-Length: {length}\r\n\r\n").into_bytes();
     answer.extend(packed);

@@ -113,6 +113,11 @@ impl Operator {
         operator
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Where it logs, at level trace.
     pub fn log(&self) -> &Path {
         &self.log

@@ -41,6 +41,7 @@ pub struct World {
     topic: &'static str,
     operators: Mutex<Vec<Arc<Operator>>>,
     scrapes: Mutex<Vec<Metrics>>,
+    command_lines: Mutex<Vec<String>>,
     watch: JoinHandle<()>,
 }
 
@@ -91,6 +92,7 @@ impl World {
             topic,
             operators: Mutex::default(),
             scrapes: Mutex::default(),
+            command_lines: Mutex::default(),
         }
     }
 
@@ -121,6 +123,9 @@ impl World {
     async fn scrape(&self, operator: &Operator) {
         let metrics = operator.metrics().await;
         self.scrapes.lock().unwrap().extend(metrics);
+        // Not everywhere is there such a file.
+        let line = std::fs::read_to_string(format!("/proc/{}/cmdline", operator.pid()));
+        self.command_lines.lock().unwrap().extend(line);
     }
 
     // === What a user does ===
@@ -236,6 +241,9 @@ impl World {
         leaks.extend(search.in_text("the metadata of Secrets", &json!(metadata).to_string()));
         for metrics in self.scrapes.lock().unwrap().iter() {
             leaks.extend(search.in_text("the metrics", &metrics.0));
+        }
+        for line in self.command_lines.lock().unwrap().iter() {
+            leaks.extend(search.in_text("the arguments", line));
         }
         let operators = self.operators.lock().unwrap().clone();
         for operator in operators {
