@@ -3,7 +3,8 @@
 #   docker buildx build --platform linux/amd64,linux/arm64 --build-arg VERSION=0.1.0 --tag NAME --push .
 #                             all is built in here; docker and buildah can
 #   hack/image/build.sh       no registry: the files are this machine's, given as a build context in the place of `files`
-ARG RUST=1.95
+# Exactly, for the same source is to give the same binary.
+ARG RUST=1.95.0
 # For the SBOM, where one is asked for: the image has neither a list of packages nor Cargo.lock. The context has the one and the
 # stage that builds the other.
 ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
@@ -15,7 +16,7 @@ ARG TARGETARCH
 WORKDIR /source
 COPY . .
 # A folder for each architecture, should builders share it.
-RUN CARGO_TARGET_DIR=/target/${TARGETARCH} cargo build --locked --release --package graphtoken --bin graphtoken
+RUN CARGO_TARGET_DIR=/target/${TARGETARCH} hack/build.sh --bin graphtoken
 RUN hack/image/files.sh /target/${TARGETARCH}/release/graphtoken /files
 
 FROM scratch AS files

@@ -33,7 +33,11 @@ demo: ## the main job, start to finish, on an embedded default; KEEP=1 leaves it
 
 .PHONY: build
 build: ## target/release/graphtoken and target/release/kubectl-graphtoken
-	@cargo build --locked --release -p graphtoken
+	@hack/build.sh
+
+.PHONY: reproducible
+reproducible: ## two release builds of this commit, in different folders, are the same byte by byte
+	@tests/hack/reproducible_test.sh
 
 .PHONY: generate
 generate: ## everything that is generated: crds/, docs/reference-api.md, the chart's CRDs, deploy/

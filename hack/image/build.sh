@@ -40,8 +40,7 @@ epoch=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
 image=$target/image
 archive=$image/graphtoken-operator.tar
 mkdir -p -- "$image"
-# Cryptography in C takes the time for a part of its input: with another one all would be built anew.
-if [[ -z ${BINARY:-} ]]; then env -u SOURCE_DATE_EPOCH cargo build --locked --release --quiet -p graphtoken --bin graphtoken; fi
+if [[ -z ${BINARY:-} ]]; then hack/build.sh --quiet --bin graphtoken; fi
 hack/image/files.sh "${BINARY:-$target/release/graphtoken}" "$image/files"
 
 # A store of its own, gone afterwards: the machine's images are nobody's business. As vfs it needs no mounts.

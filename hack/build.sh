@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# The release build: target/release/graphtoken and target/release/kubectl-graphtoken. One commit gives the same bytes
+# whoever builds it and where, if the compiler is the same; `make reproducible` shows it. So no path of this machine may
+# be in them: a panic's place in a dependency would name the folder of its sources.
+# Usage: hack/build.sh [OPTION OF CARGO BUILD]...     Heeds CARGO_TARGET_DIR and RUSTFLAGS.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+pinned=$(sed -n 's/^ARG RUST=//p' Dockerfile)
+present=$(rustc --version | cut -d ' ' -f 2)
+if [[ $present != "$pinned" ]]; then
+  echo "build: rustc $present is not $pinned, which releases are built with: other bytes come of it" >&2
+fi
+
+home=$(cd -- "${CARGO_HOME:-$HOME/.cargo}" && pwd -P)
+# Between flags stands a separator of units, for folders may have spaces in their names.
+read -ra flags <<<"${RUSTFLAGS:-}"
+flags+=("--remap-path-prefix=$home=/cargo" "--remap-path-prefix=$PWD=/source")
+CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf %s "${flags[*]}")
+export CARGO_ENCODED_RUSTFLAGS
+# Cryptography in C takes the time for a part of its input.
+unset SOURCE_DATE_EPOCH
+exec cargo build --locked --release --package graphtoken "$@"
