@@ -50,7 +50,7 @@ generate: ## everything that is generated: crds/, docs/reference-api.md, the cha
 check: ## format, lints and unit tests, in under a minute
 	@cargo fmt --all --check
 	@cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
-	@cargo test --locked --quiet --lib --bins --test crd --test reference --test corpus --test troubleshooting
+	@cargo test --locked --quiet --lib --bins --test crd --test reference --test corpus --test troubleshooting --test threat_model
 
 .PHONY: test
 test: ## everything the project tests; installs what it needs
