@@ -131,6 +131,7 @@ step docs docs
 step scripts scripts
 step deny hack/test/deny.sh
 step release hack/test/release.sh
+step build make -s build
 step paths paths
 step hostile hostile
 step simulator simulator
@@ -142,7 +143,8 @@ step python hack/python/client.sh
 step clients clients
 step cluster cluster
 step node pods
-step chart tests/hack/chart_test.sh --offline
+step image tests/hack/image_test.sh
+step chart tests/hack/chart_test.sh
 step monitoring hack/test/monitoring.sh
 step outage outage
 step tenants tenants
