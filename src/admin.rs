@@ -1,7 +1,7 @@
 //! The HTTP server for the kubelet and Prometheus: `/livez`, `/readyz`, `/metrics`. It serves nothing else and
 //! knows no secret.
 
-use std::{collections::HashSet, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -17,8 +17,12 @@ use futures::{
     FutureExt as _,
     future::{Either, select},
 };
-use prometheus_client::{encoding::text::encode, registry::Registry};
+use prometheus_client::registry::Registry;
 use tokio::{net::TcpListener, time::sleep};
+
+mod scrape;
+
+use scrape::{Format, scrape};
 
 /// What prometheus-client encodes: <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -78,14 +82,14 @@ fn verdict(good: bool, otherwise: &'static str) -> (StatusCode, &'static str) {
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    let mut text = String::new();
-    if encode(&mut text, &admin.registry).is_err() {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
-    }
-    if wants_classic_text(&headers) {
-        ([(CONTENT_TYPE, CLASSIC_TEXT)], classic(&text)).into_response()
+    let (format, kind) = if wants_classic_text(&headers) {
+        (Format::Classic, CLASSIC_TEXT)
     } else {
-        ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response()
+        (Format::OpenMetrics, OPEN_METRICS)
+    };
+    match scrape(admin, format, |admin| &admin.registry).await {
+        Some(text) => ([(CONTENT_TYPE, kind)], text).into_response(),
+        None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
@@ -93,22 +97,6 @@ fn wants_classic_text(headers: &HeaderMap) -> bool {
     let accepted: Vec<_> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let names = |kind: &str| accepted.iter().any(|value| value.contains(kind));
     names("text/plain") && !names("application/openmetrics-text") && !names("*/*")
-}
-
-/// The same in the format before, where a counter is described under the name of its samples, and nothing marks the end.
-fn classic(open_metrics: &str) -> String {
-    let counter = |line: &'_ str| Some(line.strip_prefix("# TYPE ")?.strip_suffix(" counter")?.to_owned());
-    let counters: HashSet<String> = open_metrics.lines().filter_map(counter).collect();
-    let mut text = String::with_capacity(open_metrics.len());
-    for line in open_metrics.lines().filter(|line| *line != "# EOF") {
-        let described = ["# HELP ", "# TYPE "].into_iter().find_map(|kind| {
-            let (name, rest) = line.strip_prefix(kind)?.split_once(' ')?;
-            counters.contains(name).then(|| format!("{kind}{name}_total {rest}"))
-        });
-        text.push_str(described.as_deref().unwrap_or(line));
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]
@@ -212,13 +200,6 @@ mod tests {
         let kind = if open { OPEN_METRICS } else { CLASSIC_TEXT };
         assert!(answer.contains(&format!("content-type: {kind}")), "{answer}");
         assert_eq!(answer.ends_with("# EOF\n"), open, "{answer}");
-    }
-
-    #[test]
-    fn in_plain_text_a_counter_is_described_under_the_name_of_its_samples() {
-        let open = "# HELP a Some.\n# TYPE a counter\na_total{b=\"# EOF\"} 1\n# HELP ab Few.\n# TYPE ab gauge\nab 2\n# EOF\n";
-        let text = "# HELP a_total Some.\n# TYPE a_total counter\na_total{b=\"# EOF\"} 1\n# HELP ab Few.\n# TYPE ab gauge\nab 2\n";
-        assert_eq!(classic(open), text);
     }
 
     #[tokio::test]

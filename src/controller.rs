@@ -105,9 +105,9 @@ fn sample(object: &GraphToken, clients: Option<&ClientCache>) -> ObjectSample {
         .conditions
         .iter()
         .map(|c| ConditionSample {
-            kind: c.type_.as_str().to_owned(),
-            status: c.status.as_str().to_owned(),
-            reason: c.reason.as_str().to_owned(),
+            kind: c.type_.as_str(),
+            status: c.status.as_str(),
+            reason: c.reason.as_str(),
         })
         .collect();
     ObjectSample {

@@ -216,11 +216,11 @@ pub struct ObjectSample {
 #[derive(Clone, Debug)]
 pub struct ConditionSample {
     /// `type`, such as `Ready`.
-    pub kind: String,
+    pub kind: &'static str,
     /// `True`, `False` or `Unknown`.
-    pub status: String,
+    pub status: &'static str,
     /// `reason`.
-    pub reason: String,
+    pub reason: &'static str,
 }
 
 struct LeaderCollector(Box<dyn Fn() -> bool + Send + Sync>);
@@ -296,9 +296,9 @@ fn conditions(encoder: &mut DescriptorEncoder<'_>, objects: &[ObjectSample]) -> 
             let labels = [
                 ("namespace", object.namespace.as_str()),
                 ("name", object.name.as_str()),
-                ("type", condition.kind.as_str()),
-                ("status", condition.status.as_str()),
-                ("reason", condition.reason.as_str()),
+                ("type", condition.kind),
+                ("status", condition.status),
+                ("reason", condition.reason),
             ];
             ConstGauge::new(1_i64).encode(metric.encode_family(&labels)?)?;
         }
@@ -349,11 +349,7 @@ mod tests {
             last_refresh: Some(1_794_996_400),
             refresh_token_expires_at: None,
             consecutive_failures: 2,
-            conditions: vec![ConditionSample {
-                kind: "Ready".into(),
-                status: "True".into(),
-                reason: "TokenValid".into(),
-            }],
+            conditions: vec![ConditionSample { kind: "Ready", status: "True", reason: "TokenValid" }],
             tenant: "contoso.onmicrosoft.com".into(),
             client_id: "client-1".into(),
             grant: "refreshToken",
