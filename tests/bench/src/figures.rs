@@ -107,6 +107,8 @@ pub struct World {
     short: bool,
     /// The figures.
     pub report: Report,
+    /// The audit log is beside it.
+    kubeconfig: PathBuf,
     _logs: TempDir,
 }
 
@@ -124,8 +126,19 @@ impl World {
         cluster::foreign_secrets(&client, count, bytes).await?;
         let provider = Provider::start(size.storm.max(size.applied)).await?;
         let logs = tempfile::tempdir()?;
+        let kubeconfig = std::env::var_os("KUBECONFIG").map(PathBuf::from).unwrap_or_default();
         let setup = Setup { binary: operator, logs: logs.path().to_owned() };
-        Ok(Self { client, setup, image, provider, size, short, report: Report::default(), _logs: logs })
+        Ok(Self {
+            client,
+            setup,
+            image,
+            provider,
+            size,
+            kubeconfig,
+            short,
+            report: Report::default(),
+            _logs: logs,
+        })
     }
 
     /// Takes the figures of a part.

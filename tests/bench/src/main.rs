@@ -2,6 +2,14 @@
 //! Each figure is one JSON object on stdout, with the floor it is held against taken in the same run; stderr has progress
 //! and a table. `docs/capacity.md` tells what is measured and how.
 
+#[path = "../../cluster/harness/audit.rs"]
+#[expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    dead_code,
+    reason = "shared with the tests on the control plane"
+)]
+mod audit;
 mod bare;
 mod cluster;
 mod day;

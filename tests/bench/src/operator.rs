@@ -15,6 +15,8 @@ use crate::report::now;
 /// How often is looked for what cannot be awaited.
 const LOOK: Duration = Duration::from_millis(5);
 const START: Duration = Duration::from_mins(1);
+/// CPU within half a second that is not work: renewing a Lease.
+const IDLE: Duration = Duration::from_millis(10);
 
 /// Where the operator is, and where its logs go.
 #[derive(Clone, Debug)]
@@ -94,34 +96,39 @@ impl Operator {
         Ok(Metrics(answer.text().await?))
     }
 
-    /// Waits until it has had a look at so many `GraphToken`s, and returns its metrics then.
-    pub async fn looks(&self, at_least: u64, patience: Duration) -> Result<Metrics, Failed> {
-        let began = now();
+    /// Waits until it has nothing to do, at the latest until `end`: it used next to no CPU for two seconds. Returns since
+    /// when. (`/metrics` would tell better, but with ten thousand objects a scrape is work itself.)
+    pub async fn quiet(&self, end: Option<Instant>) -> Result<Instant, Failed> {
+        let mut since = now();
+        let mut before = self.cpu()?;
         loop {
-            let metrics = self.metrics().await?;
-            if metrics.sum("graphtoken_reconcile_duration_seconds_count", &[]) >= at_least {
-                return Ok(metrics);
+            let at = now();
+            sleep(Duration::from_millis(500)).await;
+            let cpu = self.cpu()?;
+            if cpu > before + IDLE {
+                since = now();
+            } else if since.elapsed() >= Duration::from_secs(2) {
+                return Ok(since);
             }
-            if began.elapsed() > patience {
-                return Err(Failed::new(format!(
-                    "the operator did not look at {at_least} GraphTokens in {patience:?}"
-                )));
+            before = cpu;
+            if end.is_some_and(|end| at > end) {
+                return Ok(at);
             }
-            sleep(Duration::from_millis(100)).await;
         }
     }
 
-    /// Waits until it has made no request to the API server for a second, Leases and watches apart.
-    pub async fn quiet(&self) -> Result<Metrics, Failed> {
-        let mut before = self.metrics().await?;
-        loop {
-            sleep(Duration::from_secs(1)).await;
-            let metrics = self.metrics().await?;
-            if metrics.requests() == before.requests() {
-                return Ok(metrics);
+    /// Waits until it has had so many looks in all. For few `GraphToken`s: it asks `/metrics` again and again.
+    pub async fn looks(&self, at_least: u64, patience: Duration) -> Result<(), Failed> {
+        let began = now();
+        while self.metrics().await?.sum("graphtoken_reconcile_duration_seconds_count", &[]) < at_least {
+            if began.elapsed() > patience {
+                return Err(Failed::new(format!(
+                    "the operator did not have {at_least} looks in {patience:?}"
+                )));
             }
-            before = metrics;
+            sleep(LOOK).await;
         }
+        Ok(())
     }
 
     /// CPU used so far.
@@ -192,6 +199,11 @@ impl Metrics {
     /// Successful exchanges.
     pub fn issued(&self) -> u64 {
         self.sum("graphtoken_token_requests_total", &[("outcome", "Succeeded")])
+    }
+
+    /// How long the text is.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
     }
 }
 

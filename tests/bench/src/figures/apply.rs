@@ -73,14 +73,16 @@ impl World {
         let kind = self.kind(grant);
         self.seeds(&kind, count).await?;
         let operator = Operator::start(&self.setup).await?;
-        let before = operator.quiet().await?.requests();
+        operator.quiet(None).await?;
+        let before = operator.metrics().await?.requests();
         let cpu = operator.cpu()?;
         let targets = Targets::watch(&self.client, NAMESPACE).await;
         let began = now();
         apply_all(&self.client, &kind, count, |_| {}).await?;
         let ended = targets.created(count, PATIENCE).await?;
-        let requests = operator.quiet().await?.requests();
+        operator.quiet(None).await?;
         let cpu = operator.cpu()?.saturating_sub(cpu);
+        let requests = operator.metrics().await?.requests();
         if last {
             self.at_rest(&operator, grant, count).await?;
         }
@@ -103,20 +105,22 @@ impl World {
 
     /// While nothing is due.
     async fn at_rest(&self, operator: &Operator, grant: Grant, count: usize) -> Result<(), Failed> {
+        let most = (count == 1_000).then_some(16.0);
+        self.resident(operator, count, Some(grant), most)?;
         let before = operator.metrics().await?.requests();
         let (began, cpu) = (now(), operator.cpu()?);
         say(&format!("nothing is due for {} s", self.size.idle.as_secs()));
         tokio::time::sleep(self.size.idle).await;
+        let cpu = operator.cpu()?.saturating_sub(cpu);
         let after = operator.metrics().await?.requests();
         let made = after.values().sum::<u64>() - before.values().sum::<u64>();
         let window = began.elapsed().as_secs_f64();
         let name = format!("API requests of an idle hour, {count} {}", grant.name());
         let parameters = json!({
             "window_seconds": rounded(window), "n": count, "counted": "all but Leases and watches",
-            "cpu_percent": rounded((operator.cpu()?.saturating_sub(cpu)).as_secs_f64() * 100.0 / window),
+            "cpu_percent": rounded(cpu.as_secs_f64() * 100.0 / window),
         });
         self.figure(&name, float(made) * 3600.0 / window, "requests", None, Goal::AtMost(0.0), parameters);
-        let most = (count == 1_000).then_some(16.0);
-        self.resident(operator, count, Some(grant), most)
+        Ok(())
     }
 }

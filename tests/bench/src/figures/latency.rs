@@ -44,7 +44,7 @@ impl World {
     async fn one_by_one(&self, grant: Grant) -> Result<Vec<Duration>, Failed> {
         let kind = self.kind(grant);
         let operator = Operator::start(&self.setup).await?;
-        operator.quiet().await?;
+        operator.quiet(None).await?;
         let targets = Targets::watch(&self.client, NAMESPACE).await;
         let mut times = Vec::new();
         // The first one connects to the provider.

@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use super::World;
+use crate::audit::Audit;
 use crate::bare::{Bare, CONCURRENCY, Done, Job, populate};
 use crate::cluster::{LOOP_NAMESPACE, NAMESPACE, purge};
 use crate::operator::{Metrics, Operator};
@@ -56,6 +57,8 @@ struct Storm {
     provider_cpu: Duration,
     /// Requests by kind.
     requests: BTreeMap<String, u64>,
+    /// The same as the API server's audit log has it; `None`: it was cut meanwhile.
+    audited: Option<u64>,
     exchanges: u64,
     expired_seconds: f64,
     /// When the operator had looked at all of them, after its start.
@@ -68,6 +71,8 @@ struct Storm {
     early: u64,
     /// While nothing was due.
     idle: Memory,
+    /// The first scrape of `/metrics`: how long it took, its bytes, and the memory afterwards.
+    scrape: (Duration, usize, Memory),
     /// At the end.
     after: Memory,
     /// How long `GraphToken`s that were applied meanwhile waited.
@@ -113,6 +118,7 @@ impl World {
             storm.requests.iter().map(|(what, times)| (what, each(*times))).collect();
         let parameters = json!({
             "n": count, "grant": grant.name(), "reads": each(reads), "writes": each(writes), "requests_each": by_kind,
+            "by_audit_log": storm.audited.map(each),
         });
         let name = format!("API requests of one refresh, {}, of {count}", grant.name());
         self.figure(&name, each(reads + writes), "requests", None, Goal::AtMost(most), parameters);
@@ -149,11 +155,17 @@ impl World {
         sleep(until(first).saturating_sub(lead)).await;
 
         let operator = Operator::start(&self.setup).await?;
-        let looked = operator.looks(count as u64, PATIENCE).await?;
-        let looked_after = operator.began.elapsed();
-        let (idle, early, until_due) = (operator.memory()?, looked.issued(), until(first));
+        let looked_after = operator.quiet(Some(now() + until(first))).await? - operator.began;
+        let idle = operator.memory()?;
+        let scraped = now();
+        let looked = operator.metrics().await?;
+        let scrape = (scraped.elapsed(), looked.bytes(), operator.memory()?);
+        let (early, until_due) = (looked.issued(), until(first));
         let (cpu, provider_cpu, exchanges) =
             (operator.cpu()?, self.provider_cpu()?, self.provider.exchanges().await?);
+        // The log is cut at 100 MB, which a storm fills.
+        let audit =
+            (!newcomers).then(|| (Audit::beside(&self.kubeconfig), Audit::beside(&self.kubeconfig).mark()));
         let began = now() + until_due;
         let left = until(times.expires_at()).saturating_sub(until_due);
         let arriving =
@@ -161,12 +173,19 @@ impl World {
         let refreshing = targets.refreshed(count as u64, PATIENCE);
         let (newcomers, ended) = futures::future::try_join(arriving, refreshing).await?;
         say("all are refreshed");
-        let end = operator.quiet().await?;
+        operator.quiet(None).await?;
+        let cpu = operator.cpu()?.saturating_sub(cpu);
+        let end = operator.metrics().await?;
         let storm = Storm {
             took: ended.saturating_duration_since(began),
-            cpu: operator.cpu()?.saturating_sub(cpu),
+            cpu,
+            scrape,
             provider_cpu: self.provider_cpu()?.saturating_sub(provider_cpu),
             requests: difference(&looked, &end),
+            audited: audit.map(|(audit, mark)| {
+                let requests = audit.since(mark, NAMESPACE);
+                (requests.all.len() + requests.events.len()) as u64
+            }),
             exchanges: self.provider.exchanges().await? - exchanges,
             expired_seconds: targets.expired_seconds(wall_clock()),
             looked_after,
@@ -246,6 +265,16 @@ impl World {
             (count == 10_000).then_some(64.0),
         );
         self.memory_of("resident memory after all were refreshed", count, storm.after, None);
+        let (took, bytes, memory) = storm.scrape;
+        let parameters = json!({"n": count, "bytes": bytes, "resident_mib_after": super::mib(memory.rss)});
+        self.figure(
+            &format!("a scrape of /metrics, {count}"),
+            took.as_secs_f64(),
+            "s",
+            None,
+            Goal::None,
+            parameters,
+        );
         let parameters = json!({"n": count, "requests": storm.start_requests, "exchanges": storm.early});
         let name = format!("start with {count}, until all were looked at");
         self.figure(&name, storm.looked_after.as_secs_f64(), "s", None, Goal::None, parameters);
@@ -271,25 +300,20 @@ impl World {
         let operator = Operator::start(&self.setup).await?;
         let target = targets.one(&kind.name(0), PATIENCE).await?;
         let goes_on = target.created.saturating_duration_since(operator.began);
-        operator.looks(count as u64 + 1, PATIENCE).await?;
-        let looked_after = operator.began.elapsed();
-        let end = operator.quiet().await?;
+        let looked_after = operator.quiet(None).await? - operator.began;
+        let (cpu, memory) = (operator.cpu()?, operator.memory()?);
+        let end = operator.metrics().await?;
         let made = (self.provider.exchanges().await? - before).saturating_sub(1);
         let parameters = json!({
             "n": count, "grant": grant.name(), "requests": end.requests(), "all_looked_at_s": rounded(looked_after.as_secs_f64()),
-            "cpu_s": operator.cpu()?.as_secs_f64(),
+            "cpu_s": cpu.as_secs_f64(),
         });
         let name = format!("restart with {count}: exchanges of what is not due");
         self.figure(&name, float(made), "exchanges", None, Goal::AtMost(0.0), parameters);
         let name = format!("restart with {count}: until due work goes on");
         let parameters = json!({"n": count, "due": "one first token, of the GraphToken that is listed last"});
         self.figure(&name, goes_on.as_secs_f64(), "s", None, Goal::AtMost(3.0), parameters);
-        self.memory_of(
-            "resident memory after a restart",
-            count,
-            operator.memory()?,
-            (count == 10_000).then_some(64.0),
-        );
+        self.memory_of("resident memory after a restart", count, memory, (count == 10_000).then_some(64.0));
         operator.stop().await
     }
 }

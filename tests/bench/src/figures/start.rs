@@ -32,7 +32,7 @@ impl World {
             trips.push(self.round_trips().await?);
             let operator = Operator::start(&self.setup).await?;
             starts.push(operator.ready_after);
-            operator.quiet().await?;
+            operator.quiet(None).await?;
             if starts.len() == self.size.starts {
                 self.resident(&operator, 0, None, Some(10.0))?;
             }
