@@ -145,6 +145,7 @@ step cluster cluster
 step node pods
 step image tests/hack/image_test.sh
 step chart tests/hack/chart_test.sh
+step guide hack/test/guide.sh
 step monitoring hack/test/monitoring.sh
 step outage outage
 step tenants tenants

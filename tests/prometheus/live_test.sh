@@ -221,12 +221,15 @@ every_query_of_the_dashboard_returns_data() {
   if [[ -n ${PICTURE:-} ]]; then sleep 45; fi
   tests/prometheus/dashboard.py "$PROMETHEUS" --seconds "$((SECONDS - BEGAN))" ${PICTURE:+--picture "$PICTURE"}
 }
-# commands PATTERN FILE...: the commands of fenced blocks whose first line is PATTERN.
+# commands SECTION FILE...: what is typed in the sections of that name, "" being whatever comes before the first.
 commands() {
-  local fence=$1
+  local section=$1
   shift
   # Continued lines become one.
-  awk -v fence="$fence" '$0 ~ "^ *```" {inside = ($0 ~ "```" fence "$"); next} inside {sub(/^ +|^\$ /, ""); print}' "$@" |
+  awk -v wanted="$section" '
+    FNR == 1 {section = ""} !inside && /^## / {section = substr($0, 4)}
+    /^ *```/ {inside = ($0 ~ "```console$"); next}
+    inside && section == wanted {sub(/^ +/, ""); sub(/^\$ /, ""); print}' "$@" |
     sed -e ':more' -e '/\\$/ {N; s/\\\n */ /; b more' -e '}'
 }
 run_all() {
@@ -239,7 +242,7 @@ run_all() {
   done <"$1"
 }
 what_runbooks_have_you_look_at_can_be_looked_at() {
-  commands console docs/runbooks/GraphToken*.md | sort -u >"$T/look"
+  commands Look docs/runbooks/GraphToken*.md | sort -u >"$T/look"
   run_all "$T/look" "$T" 2>&1 | tee "$T/looked"
   # Events are found by fields whose names kubectl does not check.
   grep -qE '^[0-9a-z]+ +(Normal|Warning) +TokenValid +' "$T/looked" || { cat "$T/looked"; return 1; }
@@ -247,13 +250,13 @@ what_runbooks_have_you_look_at_can_be_looked_at() {
 what_runbooks_have_you_do_can_be_done() {
   mkdir -p -- "$T/do"
   cp -- "$T/client-secret" "$T/do/FILE"
-  commands sh docs/runbooks/GraphToken*.md | awk '!seen[$0]++ || /suspend/' >"$T/do.sh"
+  commands Do docs/runbooks/GraphToken*.md | awk '!seen[$0]++ || /suspend/' >"$T/do.sh"
   run_all "$T/do.sh" "$T/do"
   within 10 is_condition mail-etl Refreshed Suspended
 }
 argo_cds_health_check_goes_into_its_settings() {
   kubectl -n argocd create configmap argocd-cm
-  commands sh contrib/argocd/README.md >"$T/argocd.sh"
+  commands "" contrib/argocd/README.md >"$T/argocd.sh"
   run_all "$T/argocd.sh" "$ROOT"
   diff contrib/argocd/health.lua \
     <(kubectl -n argocd get configmap argocd-cm -o json | jq -j '.data["resource.customizations.health.graphtoken.io_GraphToken"]')
