@@ -41,7 +41,7 @@ claim() {
 }
 
 build() {
-  heading "[1/7] Building the operator and the simulator"
+  heading "[1/7] Building the operator and the simulator (some minutes, the first time)"
   attend cargo build --locked -p graphtoken -p entra-simulator ||
     die "cargo could not build: see above." "If its last lines name a missing tool, install that; then run this again."
   BIN=$(cargo metadata --locked --no-deps --format-version 1 | member target_directory)/debug

@@ -79,6 +79,7 @@ summarize() {
   ok "python-o365 read it from a read-only file, and was $UPN"
   printf '\n  Try next\n'
   if [[ -z $KEEP ]]; then say "make demo KEEP=1                       the same, left running for a look around"; fi
+  say "docs/getting-started.md                with Helm, a sign-in by kubectl graphtoken login, and a pod, on this machine too"
   say "examples/quickstart/graphtoken.yaml    the same for your tenant"
   say "examples/                              other ways to sign in: device code, certificate, workload identity, a shared client"
   say "make test                              everything the project tests"
