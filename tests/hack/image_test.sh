@@ -27,7 +27,7 @@ the_dockerfiles_context_is_all_that_cargo_wants() {
   (cd -- "$context" && cargo metadata --locked --offline --format-version 1 >/dev/null)
   # What the code includes must be in src/.
   fails grep -rnE 'include_(str|bytes)!' "$context/src" --include='*.rs' --exclude-dir=tests
-  for path in hack/image/files.sh LICENSE; do [[ -e $context/$path ]]; done
+  for path in Dockerfile hack/build.sh hack/image/files.sh LICENSE; do [[ -e $context/$path ]]; done
 }
 it_is_built_without_a_registry() {
   SOURCE_DATE_EPOCH=1700000000 "$ROOT/hack/image/build.sh" >"$T/path" 2>"$T/said"
@@ -113,6 +113,8 @@ it_gets_ready() {
   mkdir -p -- "$root/dev"
   cp -- "$ONE/.cluster/kubeconfig" "$root/kubeconfig"
   chmod 0444 "$root/kubeconfig"
+  # It is looked into before the operator has written anything.
+  : >"$log"
   began=$(date +%s%3N)
   env -i KUBECONFIG=/kubeconfig NO_COLOR=1 "$(type -P chroot)" --userspec=1000660000:0 "$root" /graphtoken run --listen=127.0.0.1:0 >"$log" 2>&1 &
   operator=$!
