@@ -127,7 +127,7 @@ async fn words_of_providers_and_of_specs_make_no_lines_and_turn_none() {
     World::run("injection", async |world| {
         let entra = world.entra(Config::default()).await;
         let operator = world.operator(Options::default()).await;
-        let lengthy = INJECTION.repeat(5000);
+        let description = INJECTION.repeat(5000);
         let answers = [
             (
                 "words",
@@ -137,13 +137,13 @@ async fn words_of_providers_and_of_specs_make_no_lines_and_turn_none() {
             (
                 "description",
                 400,
-                json!({"error": "invalid_grant", "error_description": lengthy, "error_uri": lengthy}),
+                json!({"error": "invalid_grant", "error_description": description, "error_uri": description}),
             ),
             ("nested", 400, json!({"error": "invalid_grant", "error_description": {"error": INJECTION}})),
             (
                 "ids",
                 401,
-                json!({"error": "invalid_client", "trace_id": INJECTION, "correlation_id": lengthy}),
+                json!({"error": "invalid_client", "trace_id": INJECTION, "correlation_id": description}),
             ),
             (
                 "success",

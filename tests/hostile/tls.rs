@@ -22,7 +22,7 @@ impl Authority {
     fn new() -> Self {
         let authority = Self(tempfile::tempdir().unwrap());
         authority.openssl(
-            "req -x509 -newkey rsa:2048 -nodes -days 2 -keyout ca.key -out ca.crt -subj /CN=authority",
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout ca.key -out ca.crt -subj /CN=authority",
         );
         fs::write(authority.0.path().join("index.txt"), "").unwrap();
         let config = "[ca]\ndefault_ca = own\n[own]\ndatabase = index.txt\nnew_certs_dir = .\nrand_serial = yes\n\
@@ -34,7 +34,7 @@ impl Authority {
     /// A certificate for this name, valid between these times (`YYYYMMDDHHMMSSZ`).
     fn issue(&self, name: &str, from: &str, to: &str) {
         self.openssl(&format!(
-            "req -new -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server -addext subjectAltName={name}"
+            "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out server.csr -subj /CN=server -addext subjectAltName={name}"
         ));
         self.openssl(&format!(
             "ca -batch -notext -config ca.cnf -cert ca.crt -keyfile ca.key -startdate {from} -enddate {to} -in server.csr \
