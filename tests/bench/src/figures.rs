@@ -127,7 +127,7 @@ impl World {
         let provider = Provider::start(size.storm.max(size.applied)).await?;
         let logs = tempfile::tempdir()?;
         let kubeconfig = std::env::var_os("KUBECONFIG").map(PathBuf::from).unwrap_or_default();
-        let setup = Setup { binary: operator, logs: logs.path().to_owned() };
+        let setup = Setup { client: client.clone(), binary: operator, logs: logs.path().to_owned() };
         Ok(Self {
             client,
             setup,

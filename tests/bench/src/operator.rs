@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use graphtoken::leader::LEASE_NAME;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
@@ -19,8 +22,10 @@ const START: Duration = Duration::from_mins(1);
 const IDLE: Duration = Duration::from_millis(10);
 
 /// Where the operator is, and where its logs go.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Setup {
+    /// A client, to see who leads.
+    pub client: Client,
     /// The binary.
     pub binary: PathBuf,
     /// A folder for its log.
@@ -82,7 +87,21 @@ impl Operator {
             sleep(LOOK).await;
         }
         operator.ready_after = began.elapsed();
+        operator.leads(&setup.client).await?;
         Ok(operator)
+    }
+
+    /// Waits until it holds the Lease, which the one before it has left free.
+    async fn leads(&mut self, client: &Client) -> Result<(), Failed> {
+        let leases: Api<Lease> = Api::namespaced(client.clone(), NAMESPACE);
+        while self.began.elapsed() < START {
+            let lease = leases.get_opt(LEASE_NAME).await?.and_then(|lease| lease.spec);
+            if lease.and_then(|spec| spec.holder_identity).is_some_and(|holder| !holder.is_empty()) {
+                return Ok(());
+            }
+            sleep(LOOK).await;
+        }
+        Err(Failed::new("the operator does not get its Lease"))
     }
 
     async fn ready(&self) -> bool {
