@@ -20,4 +20,4 @@ CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf %s "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS
 # Cryptography in C takes the time for a part of its input.
 unset SOURCE_DATE_EPOCH
-exec cargo build --locked --release --package graphtoken "$@"
+exec cargo build --locked --release "$@"

@@ -7,14 +7,14 @@ set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 
 SHORT=${SHORT:-}
-profile=release build=(--release)
+profile=release build=(hack/build.sh)
 if [[ -n $SHORT ]]; then
-  profile=debug build=()
+  profile=debug build=(cargo build --locked)
   set -- --short "$@"
 fi
 # The operator by itself: the bench's dependencies must not give it features that it does not have.
-cargo build --locked --quiet "${build[@]}" -p graphtoken --bin graphtoken
-cargo build --locked --quiet "${build[@]}" -p graphtoken-bench
+"${build[@]}" --quiet -p graphtoken --bin graphtoken
+"${build[@]}" --quiet -p graphtoken-bench
 target=${CARGO_TARGET_DIR:-target}
 
 folder=$(mktemp -d)

@@ -173,7 +173,7 @@ impl Kind {
     }
 
     /// Its spec as the operator understands it.
-    pub fn desired(&self, object: &GraphToken) -> Result<Desired, Failed> {
+    pub fn desired(object: &GraphToken) -> Result<Desired, Failed> {
         let guards = Guards {
             allowed_endpoint_hosts: vec!["127.0.0.1".to_owned()],
             allow_http_endpoints: true,
@@ -190,7 +190,7 @@ impl Kind {
         object: &GraphToken,
         times: Times,
     ) -> Result<Served, Failed> {
-        let desired = self.desired(object)?;
+        let desired = Self::desired(object)?;
         let token = stored_token(&desired, times);
         let (refresh_token, access_token) = (refresh_token(number), access_token(number));
         let secrets = [&refresh_token, &access_token].map(|text| SecretString::from(text.as_str()));

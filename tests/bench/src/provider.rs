@@ -84,7 +84,7 @@ impl Provider {
         let journal = self.http.get(format!("{}/_sim/journal?token_from=999999999", self.url)).send().await?;
         let journal: Value = journal.json().await?;
         let counts = journal["counts"].as_object().into_iter().flatten();
-        let counts = counts.flat_map(|(_, outcomes)| outcomes.as_object()).flatten();
+        let counts = counts.filter_map(|(_, outcomes)| outcomes.as_object()).flatten();
         Ok(counts.filter_map(|(_, count)| count.as_u64()).sum())
     }
 }

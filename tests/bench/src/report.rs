@@ -33,6 +33,7 @@ pub enum Goal {
 
 /// One figure.
 #[derive(Clone, Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "what it is called in the JSON")]
 pub struct Figure {
     /// Its name.
     pub figure: String,

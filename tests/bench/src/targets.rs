@@ -61,7 +61,7 @@ impl Targets {
                 while let Some(event) = events.next().await {
                     match event {
                         Ok(Event::Apply(secret) | Event::InitApply(secret)) => {
-                            lock(&seen).note(&secret.metadata)
+                            lock(&seen).note(&secret.metadata);
                         }
                         Ok(Event::InitDone) => {
                             known.send_replace(true);

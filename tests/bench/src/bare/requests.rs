@@ -214,7 +214,7 @@ impl Requests {
     /// Until its Secret is there.
     pub async fn publish_first(&self, object: &GraphToken) -> Result<Published, Failed> {
         let (name, uid) = (object.name_any(), object.uid().unwrap_or_default());
-        let desired = self.kind.desired(object)?;
+        let desired = Kind::desired(object)?;
         let attempt = uuid::Uuid::new_v4().to_string();
         let answer = match self.kind.grant {
             Grant::ClientCredentials => self.post(&desired, None).await?,

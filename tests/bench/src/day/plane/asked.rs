@@ -11,6 +11,7 @@ use crate::Failed;
 /// The longest that a watch lasts where none was asked for, in seconds.
 const WATCH: u64 = 290;
 
+#[expect(clippy::struct_excessive_bools, reason = "each is told by the request by itself")]
 pub struct Asked {
     pub method: Method,
     pub what: What,
