@@ -12,10 +12,13 @@ if [[ $present != "$pinned" ]]; then
   echo "build: rustc $present is not $pinned, which releases are built with: other bytes come of it" >&2
 fi
 
-home=$(cd -- "${CARGO_HOME:-$HOME/.cargo}" && pwd -P)
+# Cargo names its folder as it was told, and some tools as it really is.
+home=${CARGO_HOME:-$HOME/.cargo}
+real=$(cd -- "$home" && pwd -P)
 # Between flags stands a separator of units, for folders may have spaces in their names.
 read -ra flags <<<"${RUSTFLAGS:-}"
-flags+=("--remap-path-prefix=$home=/cargo" "--remap-path-prefix=$PWD=/source")
+flags+=("--remap-path-prefix=$real=/cargo" "--remap-path-prefix=$PWD=/source")
+if [[ $home != "$real" ]]; then flags+=("--remap-path-prefix=$home=/cargo"); fi
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf %s "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS
 # Cryptography in C takes the time for a part of its input.

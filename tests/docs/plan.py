@@ -184,7 +184,7 @@ ALL = "hack/test/all.sh"
 LIVE = "tests/prometheus/live_test.sh"
 ELSEWHERE = (
     Elsewhere("*.md", r"make demo( KEEP=1)?", "tests/demo_test.sh", "make -s demo"),
-    Elsewhere("*.md", r"make build", "hack/playground/up.sh", "make -s build"),
+    Elsewhere("*.md", r"make build", "hack/test/all.sh", "make -s build"),
     Elsewhere("*.md", r"make test", ".ci/run", "make test"),
     Elsewhere("docs/runbooks/GraphToken*.md", r"kubectl .*", LIVE, "docs/runbooks/GraphToken*.md", ("Look", "Do")),
     Elsewhere("contrib/argocd/README.md", r"kubectl .*", LIVE, "contrib/argocd/README.md"),
