@@ -13,7 +13,7 @@ fi
 table=$(mktemp)
 trap 'rm -f -- "$table"' EXIT
 {
-  printf 'One run on %s, %s cores (%s), commit %s:\n\n' "$(date -u -r "$results" +%F)" "$(nproc)" \
+  printf 'Measured on %s, %s cores (%s), commit %s:\n\n' "$(date -u -r "$results" +%F)" "$(nproc)" \
     "$(awk -F ': ' '/^model name/ {print $2; exit}' /proc/cpuinfo)" "$(git rev-parse --short HEAD)"
   printf '| figure | value | floor | ratio | goal | met |\n|---|---|---|---|---|---|\n'
   jq -r '[.figure, "\(.value) \(.unit)", (if .floor then "\(.floor.value)" else "" end), (.ratio // ""), (.goal // ""),
