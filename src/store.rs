@@ -4,12 +4,11 @@ use kube::api::ObjectMeta;
 use kube::core::Status;
 use thiserror::Error;
 
-use crate::api::names::GROUP;
+use crate::api::names::is_of_group;
 use crate::observed::Meta;
 
 /// What the operator needs of an object's metadata.
 pub fn meta(object: &ObjectMeta) -> Meta {
-    let ours = |key: &String| key.split('/').next() == Some(GROUP);
     Meta {
         uid: object.uid.clone().unwrap_or_default(),
         resource_version: object.resource_version.clone().unwrap_or_default(),
@@ -19,7 +18,7 @@ pub fn meta(object: &ObjectMeta) -> Meta {
             .clone()
             .unwrap_or_default()
             .into_iter()
-            .filter(|(k, _)| ours(k))
+            .filter(|(key, _)| is_of_group(key))
             .collect(),
         owners: object.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
         deleting: object.deletion_timestamp.is_some(),

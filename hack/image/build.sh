@@ -15,10 +15,6 @@ SAY_NAME=image
 # shellcheck source-path=SCRIPTDIR source=../lib/say.sh
 source "$ROOT/hack/lib/say.sh"
 
-die() {
-  complain "$@"
-  exit 1
-}
 # For people only: the last line of stdout is the result.
 tell() { printf 'image: %s\n' "$*" >&2; }
 

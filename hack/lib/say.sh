@@ -21,3 +21,8 @@ complain() {
   local next
   for next in "$@"; do printf '%s:   next: %s\n' "$SAY_NAME" "$next" >&2; done
 }
+# die WHAT NEXT...: the same, and that is the end of the script.
+die() {
+  complain "$@"
+  exit 1
+}

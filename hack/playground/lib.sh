@@ -14,9 +14,5 @@ source "$ROOT/hack/lib/process.sh"
 # The scripts below us are no part of the make that may have started us, nor of its job slots.
 unset MAKEFLAGS MFLAGS MAKELEVEL
 
-die() {
-  complain "$@"
-  exit 1
-}
 # step TEXT: to stderr, with the seconds since the start; stdout is for the result alone.
 step() { printf '[%3d s] %s\n' "$SECONDS" "$1" >&2; }

@@ -10,10 +10,6 @@ SAY_NAME=release
 # shellcheck source-path=SCRIPTDIR source=../lib/say.sh
 source "$ROOT/hack/lib/say.sh"
 
-die() {
-  complain "$@"
-  exit 1
-}
 usage="Usage: archive.sh BINARY OS ARCHITECTURE FOLDER"
 (($# == 4)) || die "Not understood: $*" "$usage"
 binary=$1 os=$2 architecture=$3

@@ -8,10 +8,6 @@ SAY_NAME=release
 # shellcheck source-path=SCRIPTDIR source=../lib/say.sh
 source "$ROOT/hack/lib/say.sh"
 
-die() {
-  complain "$@"
-  exit 1
-}
 [[ $# == 2 && $2 == https://* ]] || die "Not understood: $*" "Usage: krew.sh FOLDER https://HOST/OWNER/NAME"
 folder=$1 repository=${2%/}
 version=v$("$ROOT/hack/release/version.sh")

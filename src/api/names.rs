@@ -2,6 +2,12 @@
 
 /// API group of the custom resources.
 pub const GROUP: &str = "graphtoken.io";
+
+/// Whether a label's or annotation's key is of this project.
+pub fn is_of_group(key: &str) -> bool {
+    key.split('/').next() == Some(GROUP)
+}
+
 /// The served version.
 pub const VERSION: &str = "v1alpha1";
 /// Field manager of every server-side apply, and the `managed-by` value.

@@ -11,7 +11,7 @@ use kube::api::ObjectMeta;
 use kube::runtime::watcher::Event;
 use serde::Deserialize;
 
-use crate::api::names::GROUP;
+use crate::api::names::is_of_group;
 use crate::observed::Meta;
 use crate::state::Key;
 use crate::store::meta;
@@ -33,10 +33,9 @@ pub(super) struct KeptMeta {
 
 impl From<KeptMeta> for ObjectMeta {
     fn from(kept: KeptMeta) -> Self {
-        let ours = |key: &String| key.split('/').next() == Some(GROUP);
         let mut annotations = kept.annotations;
         if let Some(annotations) = &mut annotations {
-            annotations.retain(|key, _| ours(key));
+            annotations.retain(|key, _| is_of_group(key));
         }
         Self {
             name: kept.name,
