@@ -21,6 +21,13 @@ flags+=("--remap-path-prefix=$real=/cargo" "--remap-path-prefix=$PWD=/source")
 if [[ $home != "$real" ]]; then flags+=("--remap-path-prefix=$home=/cargo"); fi
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf %s "${flags[*]}")
 export CARGO_ENCODED_RUSTFLAGS
+# glibc reads them since 2.36: see build.rs.
+GRAPHTOKEN_PACKED_RELOCATIONS=
+libc=$(getconf GNU_LIBC_VERSION 2>/dev/null || true)
+if [[ $libc == "glibc "* ]] && printf '%s\n' "glibc 2.36" "$libc" | sort --version-sort --check=quiet; then
+  GRAPHTOKEN_PACKED_RELOCATIONS=1
+fi
+export GRAPHTOKEN_PACKED_RELOCATIONS
 # Cryptography in C takes the time for a part of its input.
 unset SOURCE_DATE_EPOCH
 exec cargo build --locked --release "$@"

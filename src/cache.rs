@@ -2,7 +2,10 @@
 //! Secrets beside them. What is not needed, `managedFields` above all, is skipped where it is read.
 
 mod graphtokens;
+mod packer;
 mod secrets;
+mod table;
 
-pub use graphtokens::{GraphTokenStore, Urgency, Watched};
+pub use graphtokens::{GraphTokenCache, GraphTokenStore, News, Urgency, Watched};
+pub use packer::{Packed, Packer};
 pub use secrets::{SecretCache, SecretStore, WatchedSecret};

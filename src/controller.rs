@@ -1,28 +1,24 @@
 //! Watches, and who is woken by what; concurrency; what is done with an error.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::channel::mpsc;
-use futures::stream::{self, Stream, StreamExt as _};
+use futures::stream::StreamExt as _;
 use jiff::Timestamp;
-use kube::api::ObjectMeta;
-use kube::runtime::controller::Action;
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::{Controller, PredicateConfig, WatchStreamExt as _, controller};
 use kube::{Api, Resource as _, ResourceExt as _};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::GraphToken;
-use crate::api::names::{ANNOTATION_REQUESTED_AT, credential_name};
-use crate::cache::{GraphTokenStore, SecretCache, SecretStore, Watched, WatchedSecret};
+use crate::api::names::credential_name;
+use crate::cache::{
+    GraphTokenCache, GraphTokenStore, News, SecretCache, SecretStore, Watched, WatchedSecret,
+};
 use crate::clients::ClientCache;
 use crate::context::Context;
 use crate::desired::shared_client;
@@ -37,8 +33,8 @@ mod shared;
 mod worker;
 
 use everyone::Everyone;
-use secrets::Orphans;
-use worker::{Enqueuer, Looker, Work};
+use secrets::{Orphaned, Orphans};
+use worker::{Looker, Work};
 
 /// After an error that is not the provider's.
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
@@ -72,7 +68,7 @@ impl Backoff for WatchBackoff {
 pub struct Caches(Arc<Mutex<Stores>>);
 
 /// The `GraphToken`s, the `ClusterGraphClient`s, and when client credentials end.
-type Stores = (Vec<GraphTokenStore>, Option<Arc<ClientCache>>, Ends);
+type Stores = (GraphTokenCache, Option<Arc<ClientCache>>, Ends);
 
 impl Caches {
     fn lock(&self) -> std::sync::MutexGuard<'_, Stores> {
@@ -83,8 +79,7 @@ impl Caches {
     pub fn samples(&self) -> Vec<ObjectSample> {
         let (stores, clients, _) = self.lock().clone();
         let clients = clients.as_deref();
-        let graphtokens = stores.iter().flat_map(Store::state);
-        graphtokens.filter_map(|g| g.decoded().ok().map(|g| sample(&g, clients))).collect()
+        stores.all().filter_map(|g| g.decoded().ok().map(|g| sample(&g, clients))).collect()
     }
 
     /// When the certificates and client secrets that are in use end.
@@ -131,24 +126,17 @@ fn sample(object: &GraphToken, clients: Option<&ClientCache>) -> ObjectSample {
     }
 }
 
-/// One namespace, or all of them: its caches and the streams that fill them.
-struct Scope {
-    clients: Clients,
-    namespace: Option<String>,
-    graphtokens: GraphTokenStore,
-    graphtoken_writer: reflector::store::Writer<Watched>,
-    secrets: SecretStore,
-    woken: mpsc::UnboundedReceiver<ObjectRef<Watched>>,
-}
-
-/// Where the watch of Secrets sends what it saw.
+/// One namespace, or all of them: what is known of it, and whom a change there wakes.
 #[derive(Clone)]
 struct Wakes {
+    namespace: Option<String>,
+    graphtokens: GraphTokenStore,
+    secrets: SecretStore,
     everyone: Everyone,
-    all: mpsc::UnboundedSender<()>,
     orphans: Orphans,
-    secrets_known: Arc<watch::Sender<bool>>,
-    graphtokens_known: Arc<watch::Sender<bool>>,
+    /// Whether there was a whole list of each.
+    graphtokens_known: Arc<AtomicBool>,
+    secrets_known: Arc<AtomicBool>,
 }
 
 /// What a term of leadership runs with.
@@ -176,25 +164,35 @@ pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
     } else {
         term.namespaces.iter().cloned().map(Some).collect()
     };
-    let everyone = Everyone::default();
-    let scopes: Vec<Scope> =
-        namespaces.into_iter().map(|ns| Scope::new(term.clients.clone(), ns, &everyone)).collect();
-    let mut stores: BTreeMap<Option<String>, SecretStore> =
-        scopes.iter().map(|scope| (scope.namespace.clone(), scope.secrets.clone())).collect();
+    let graphtokens: BTreeMap<_, GraphTokenStore> =
+        namespaces.iter().map(|namespace| (namespace.clone(), GraphTokenStore::default())).collect();
+    let secrets: BTreeMap<_, SecretStore> =
+        namespaces.iter().map(|namespace| (namespace.clone(), SecretStore::default())).collect();
+    let mut stores = secrets.clone();
     let client_secrets = shared::ClientSecrets::beside(&mut stores, term.client_namespace.as_deref());
     let ctx = Arc::new(context(SecretCache::new(stores)));
-    let graphtokens: Arc<BTreeMap<_, _>> =
-        Arc::new(scopes.iter().map(|scope| (scope.namespace.clone(), scope.graphtokens.clone())).collect());
-    *term.caches.lock() =
-        (graphtokens.values().cloned().collect(), Some(Arc::clone(&ctx.clients)), ctx.state.ends.clone());
+    let cache = GraphTokenCache::new(graphtokens.clone());
+    *term.caches.lock() = (cache.clone(), Some(Arc::clone(&ctx.clients)), ctx.state.ends.clone());
+    let work = Work::new(term.concurrency, cache.clone());
+    let everyone = Everyone::new(work.clone(), &graphtokens);
     let shared =
         tokio::spawn(shared::watch(term.clients.clone(), Arc::clone(&ctx), everyone.clone(), client_secrets));
-    let work = Work::new(term.concurrency, Arc::clone(&graphtokens));
-    let looker = Looker { graphtokens, ctx: Arc::clone(&ctx), metrics: term.metrics.clone() };
-    let finished = tokio::spawn(work.clone().run(Arc::new(looker), term.stop.clone())).map(drop).shared();
-    let running = scopes
-        .into_iter()
-        .map(|scope| scope.run(&ctx, &term, work.clone(), finished.clone(), everyone.clone()));
+    let looker = Looker { graphtokens: cache, ctx: Arc::clone(&ctx), metrics: term.metrics.clone() };
+    let finished = tokio::spawn(work.run(Arc::new(looker), term.stop.clone())).map(drop).shared();
+    let running =
+        secrets.into_iter().zip(graphtokens.into_values()).map(|((namespace, secrets), graphtokens)| {
+            let (orphans, orphaned) = Orphans::new();
+            let wakes = Wakes {
+                namespace,
+                graphtokens,
+                secrets,
+                everyone: everyone.clone(),
+                orphans,
+                graphtokens_known: Arc::default(),
+                secrets_known: Arc::default(),
+            };
+            serve(wakes, orphaned, &ctx, &term, finished.clone())
+        });
     futures::future::join_all(running).await;
     shared.abort();
     ctx.exchanger.tasks.close();
@@ -205,110 +203,29 @@ pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
     *term.caches.lock() = Default::default();
 }
 
-impl Scope {
-    fn new(clients: Clients, namespace: Option<String>, everyone: &Everyone) -> Self {
-        let (graphtokens, graphtoken_writer) = reflector::store();
-        let secrets = SecretStore::default();
-        let woken = everyone.join(namespace.clone());
-        Self { clients, namespace, graphtokens, graphtoken_writer, secrets, woken }
+/// Watches a scope until the term is stopped and all looks that were begun are finished.
+async fn serve(
+    wakes: Wakes,
+    orphaned: Orphaned,
+    ctx: &Arc<Context>,
+    term: &Term,
+    finished: impl Future<Output = ()>,
+) {
+    let namespace = wakes.namespace.as_deref();
+    let graphtokens: Api<Watched> = api(&term.clients.watches, namespace);
+    let secrets: Api<WatchedSecret> = api(&term.clients.watches, namespace);
+    // As long as all namespaces or this one are watched, its Secrets need no watch of their own.
+    let holds_client_secrets =
+        term.client_namespace.as_deref().is_some_and(|of| namespace.is_none_or(|own| own == of));
+    let watching = [
+        tokio::spawn(watch_graphtokens(graphtokens, Arc::clone(ctx), wakes.clone())),
+        tokio::spawn(secrets::watch(secrets, Arc::clone(ctx), wakes.clone(), holds_client_secrets)),
+    ];
+    secrets::look_after_orphans(wakes.orphans, orphaned, ctx, term).await;
+    finished.await;
+    for task in watching {
+        task.abort();
     }
-
-    async fn run(
-        self,
-        ctx: &Arc<Context>,
-        term: &Term,
-        work: Work,
-        finished: impl Future<Output = ()>,
-        everyone: Everyone,
-    ) {
-        let (all, all_woken) = mpsc::unbounded();
-        let (orphans, orphaned, orphans_woken) = Orphans::new();
-        let (known, secrets_known) = watch::channel(false);
-        let graphtokens_known = Arc::new(watch::Sender::new(false));
-        let wakes = Wakes {
-            everyone: everyone.clone(),
-            all,
-            orphans,
-            secrets_known: Arc::new(known),
-            graphtokens_known,
-        };
-        let graphtoken_api = api(&self.clients.watches, self.namespace.as_deref());
-        let secret_api: Api<WatchedSecret> = api(&self.clients.watches, self.namespace.as_deref());
-
-        // As long as all namespaces or this one are watched, its Secrets need no watch of their own.
-        let holds_client_secrets = term
-            .client_namespace
-            .as_ref()
-            .is_some_and(|of| self.namespace.as_ref().is_none_or(|own| own == of));
-        let seen = graphtoken_events(
-            graphtoken_api,
-            self.graphtoken_writer,
-            Arc::clone(ctx),
-            wakes.clone(),
-            self.secrets.clone(),
-            self.namespace.clone(),
-        );
-        let secrets = secrets::watch(
-            secret_api,
-            self.secrets,
-            Arc::clone(ctx),
-            wakes.clone(),
-            self.graphtokens.clone(),
-            holds_client_secrets,
-        );
-        let config = controller::Config::default().concurrency(term.concurrency);
-        let began = Arc::new(AtomicBool::new(false));
-        let enqueuer = Enqueuer { work, secrets_known, everyone, began: Arc::clone(&began) };
-        // It merges who wakes whom. The looks themselves are elsewhere: who is held up here is taken in no order.
-        let waking = Controller::for_stream(seen, self.graphtokens)
-            .with_config(config.clone())
-            .reconcile_on(self.woken)
-            .reconcile_all_on(all_woken)
-            .graceful_shutdown_on(term.stop.clone().cancelled_owned())
-            .run(
-                move |object, _| enqueue(enqueuer.clone(), object),
-                |_, never, _| match *never {},
-                Arc::clone(ctx),
-            )
-            .for_each(|_| async {});
-        let retention = Controller::for_stream(stream::pending(), orphaned)
-            .with_config(config)
-            .reconcile_on(orphans_woken)
-            .graceful_shutdown_on(term.stop.clone().cancelled_owned())
-            .run(
-                move |secret, ctx| {
-                    let orphans = wakes.orphans.clone();
-                    async move { orphans.look_after(&secret, &ctx).await }
-                },
-                |_, error, _| {
-                    tracing::debug!(%error, "a credential without a GraphToken was not seen to");
-                    Action::requeue(ERROR_PAUSE)
-                },
-                Arc::clone(ctx),
-            )
-            .for_each(|_| async {});
-        let watching = tokio::spawn(secrets);
-        // A Controller that is stopped before its cache is filled waits for that for ever (kube 5.0), for it has stopped
-        // filling it. Then no reconcile has begun, and there is nothing to be finished.
-        let stopped_early = async {
-            term.stop.cancelled().await;
-            if began.load(Ordering::Acquire) {
-                std::future::pending::<()>().await;
-            }
-        };
-        tokio::select! {
-            _ = futures::future::join(waking, retention) => {}
-            () = stopped_early => {}
-        }
-        finished.await;
-        watching.abort();
-    }
-}
-
-async fn enqueue(enqueuer: Enqueuer, object: Arc<Watched>) -> Result<Action, Infallible> {
-    let namespace = object.namespace().unwrap_or_default();
-    enqueuer.enqueue(Key { namespace, name: object.name_any() }).await;
-    Ok(Action::await_change())
 }
 
 fn api<K>(client: &kube::Client, namespace: Option<&str>) -> Api<K>
@@ -321,52 +238,35 @@ where
     }
 }
 
-/// The `GraphToken`s that changed in a way that matters: our own writes of the status do not.
-fn graphtoken_events(
-    api: Api<Watched>,
-    writer: reflector::store::Writer<Watched>,
-    ctx: Arc<Context>,
-    wakes: Wakes,
-    secrets: SecretStore,
-    namespace: Option<String>,
-) -> impl Stream<Item = Result<Watched, watcher::Error>> + Send {
-    let graphtokens = writer.as_reader();
-    watcher(api, watcher::Config::default().page_size(PAGE_SIZE))
-        .backoff(WatchBackoff::default())
-        .reflect(writer)
-        .inspect(move |event| match event {
-            Ok(Event::Delete(object)) => forget(&ctx, &wakes, object.meta()),
-            Ok(Event::Apply(object) | Event::InitApply(object)) => note(&ctx, object),
-            // What was deleted while the watch was broken shows only now.
-            Ok(Event::InitDone) => {
-                wakes.graphtokens_known.send_replace(true);
-                wakes.everyone.heard(&namespace);
-                secrets::wake_orphans(&wakes, &secrets, &graphtokens);
-            }
-            Ok(Event::Init) => {}
+/// Keeps the cache of `GraphToken`s, and wakes those that changed in a way that matters.
+async fn watch_graphtokens(api: Api<Watched>, ctx: Arc<Context>, wakes: Wakes) {
+    let events =
+        watcher(api, watcher::Config::default().page_size(PAGE_SIZE)).backoff(WatchBackoff::default());
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        let event = match event {
+            Ok(event) => event,
             Err(error) => {
-                wakes.everyone.heard(&namespace);
-                log_watch("graphtokens", error);
+                wakes.everyone.heard(&wakes.namespace);
+                log_watch("graphtokens", &error);
+                continue;
             }
-        })
-        .applied_objects()
-        .predicate_filter(
-            |object: &Watched| {
-                let meta = object.meta();
-                let requested = meta.annotations.as_ref().and_then(|a| a.get(ANNOTATION_REQUESTED_AT));
-                Some(fingerprint(&(&meta.uid, meta.generation, requested, meta.deletion_timestamp.is_some())))
-            },
-            PredicateConfig::default(),
-        )
-        // They are logged and waited for; a Controller would wait once more, by a back-off of its own.
-        .filter(|seen| std::future::ready(seen.is_ok()))
-}
-
-fn fingerprint(value: &impl std::hash::Hash) -> u64 {
-    use std::hash::{DefaultHasher, Hasher as _};
-    let mut hasher = DefaultHasher::new();
-    value.hash(&mut hasher);
-    hasher.finish()
+        };
+        let News { changed, gone } = wakes.graphtokens.take_in(&event);
+        for key in &gone {
+            forget(&ctx, &wakes, key);
+        }
+        match event {
+            Event::Apply(object) | Event::InitApply(object) => note(&ctx, &object),
+            Event::InitDone => {
+                wakes.graphtokens_known.store(true, Ordering::Release);
+                wakes.everyone.heard(&wakes.namespace);
+                secrets::wake_orphans(&wakes);
+            }
+            Event::Init | Event::Delete(_) => {}
+        }
+        wakes.everyone.wake(changed);
+    }
 }
 
 /// What a provider said to one `GraphToken` holds for others, whichever process heard it; and a status that has come back need
@@ -385,11 +285,10 @@ fn note(ctx: &Context, object: &Watched) {
     }
 }
 
-fn forget(ctx: &Context, wakes: &Wakes, meta: &ObjectMeta) {
-    let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
-    ctx.state.forget(&Key::new(namespace, name));
-    ctx.clients.forget(&Key::new(namespace, name));
-    wakes.orphans.found(&Key::new(namespace, &credential_name(name)));
+fn forget(ctx: &Context, wakes: &Wakes, key: &Key) {
+    ctx.state.forget(key);
+    ctx.clients.forget(key);
+    wakes.orphans.found(&Key::new(&key.namespace, &credential_name(&key.name)));
 }
 
 fn log_watch(what: &str, error: &watcher::Error) {

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::api::spec::{DataEntry, DeletionPolicy, Refresh, SecretKeyRef, Verify, Workload};
 use crate::api::{GoDuration, GraphTokenSpec};
 use crate::grant::GrantKind;
-use crate::render::{RenderError, layout_digest};
+use crate::render::RenderError;
 use crate::seed::hex;
 
 mod client;
@@ -112,14 +112,11 @@ pub struct DesiredTarget {
     pub include_refresh_token: bool,
     /// Workloads to be rolled out anew when it has changed.
     pub restart: Vec<Workload>,
+    /// Digest of which keys are written how.
+    pub layout: String,
 }
 
 impl DesiredTarget {
-    /// Digest of which keys are written how.
-    pub fn layout(&self) -> String {
-        layout_digest(&self.data, self.include_refresh_token)
-    }
-
     /// Whether the access token can be read from what is written.
     fn tells_the_token(&self) -> bool {
         self.data.iter().any(|entry| entry.format.is_some())

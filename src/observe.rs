@@ -19,7 +19,7 @@ use crate::observed::{
 use crate::plan::PENDING_STANDS;
 use crate::proof;
 use crate::seed;
-use crate::state::{CACHE_LAG, Key, Login, Memory, Polls, newer};
+use crate::state::{CACHE_LAG, KeptCredential, Key, Login, Memory, Polls, newer};
 use crate::store::StoreError;
 use tokio::time::Instant;
 
@@ -53,7 +53,7 @@ pub fn sketch(
             .as_ref()
             .and_then(|a| a.get(ANNOTATION_REQUESTED_AT))
             .cloned(),
-        credential: memory.credential.clone().map_or(CredentialState::Absent, CredentialState::Present),
+        credential: known_credential(memory).map_or(CredentialState::Absent, CredentialState::Present),
         target: target(meta, identity, intact),
         seed: SeedState::Unneeded,
         login: SeedState::Unneeded,
@@ -147,11 +147,12 @@ async fn credential(
     }
     let store = credential_store(ctx, identity, desired);
     let in_cache = ctx.secrets.get(&identity.namespace, &credential_name(&identity.name));
-    let known = match (in_cache, memory.credential.take()) {
+    let known = match (in_cache, known_credential(memory)) {
         (None, None) if !memory.read_live => None,
         (Some(meta), Some(known)) if !memory.read_live && is_current(&known, &meta) => Some(known),
         _ => store.read().await?.map(|(credential, _)| Box::new(credential)),
     };
+    memory.credential = None;
     let Some(known) = known else { return Ok(CredentialState::Absent) };
     if let Some(message) = foreign(&known.meta, &identity.name) {
         return Ok(CredentialState::Foreign(message));
@@ -160,8 +161,12 @@ async fn credential(
         && known.retention() == Some(desired.credential_retention.0.as_str())
         && !known.marked_for_deletion();
     let known = if ours { known } else { Box::new(take_over(&store, *known).await?) };
-    memory.credential = Some(known.clone());
+    memory.credential = Some(KeptCredential::new(&known));
     Ok(CredentialState::Present(known))
+}
+
+fn known_credential(memory: &Memory) -> Option<Box<Credential>> {
+    memory.credential.as_ref().and_then(KeptCredential::open)
 }
 
 fn is_current(known: &Credential, meta: &Meta) -> bool {

@@ -126,9 +126,9 @@ fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     if let Some(token) = publishable(desired, observed, now)
         && !serves(desired, observed, token)
     {
-        let layout = desired.target.layout();
+        let layout = &desired.target.layout;
         let unrenderable = observed.unrenderable.as_ref();
-        if let Some(known) = unrenderable.filter(|u| u.attempt == token.attempt && u.layout == layout) {
+        if let Some(known) = unrenderable.filter(|u| u.attempt == token.attempt && u.layout == *layout) {
             return blocked(Reason::InvalidConfiguration, &known.message, observed, now);
         }
         let at = publish_gate(observed, now).unwrap_or(now);
@@ -209,7 +209,7 @@ fn serves(desired: &Desired, observed: &Observed, token: &TokenFacts) -> bool {
     let Some(published) = view.published.as_ref().filter(|_| view.intact) else {
         return false;
     };
-    let rendered_alike = published.layout == desired.target.layout();
+    let rendered_alike = published.layout == desired.target.layout;
     if desired.grant == Grant::ClientCredentials && observed.in_hand.is_none() && !rendered_alike {
         // The token cannot be had back from the target: `want` sees to another.
         return true;
@@ -241,9 +241,9 @@ fn want(desired: &Desired, observed: &Observed, now: Timestamp) -> Want {
 }
 
 fn want_app_only(desired: &Desired, observed: &Observed, now: Timestamp) -> Want {
-    let layout = desired.target.layout();
+    let layout = &desired.target.layout;
     let served_alike =
-        observed.target().and_then(|view| view.published.as_ref()).is_some_and(|p| p.layout == layout);
+        observed.target().and_then(|view| view.published.as_ref()).is_some_and(|p| p.layout == *layout);
     let token = at_hand(desired, observed).filter(|_| served_alike || observed.in_hand.is_some());
     timed(desired, observed, token, Source::Client, now)
 }

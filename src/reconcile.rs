@@ -333,7 +333,7 @@ impl Look<'_> {
     fn rendered(&self, material: Material<'_>) -> Result<Content, Unrenderable> {
         Content::render(&self.desired, material).map_err(|error| Unrenderable {
             attempt: material.stored.facts.attempt.clone(),
-            layout: self.desired.target.layout(),
+            layout: self.desired.target.layout.clone(),
             message: error.to_string(),
         })
     }

@@ -1,7 +1,7 @@
 //! What the process keeps in memory between two reconciles: caches of the API server, its own last writes laid over them,
 //! and per `GraphToken` only what saves a read. Nothing here is truth: a restart loses it and loses nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::api::GraphTokenStatus;
 use crate::api::names::{CREDENTIAL_SUFFIX, LOGIN_SUFFIX};
 use crate::api::spec::Workload;
+use crate::cache::{Packed, Packer};
 use crate::grant::device_code::SLOW_DOWN;
 use crate::observed::{Credential, Meta, SeedState, TargetView, Unrenderable};
 use crate::proof::Held;
@@ -42,7 +43,7 @@ pub struct Memory {
     /// The UID it is about: another one starts afresh.
     pub uid: String,
     /// The credential as last read or written.
-    pub credential: Option<Box<Credential>>,
+    pub credential: Option<KeptCredential>,
     /// The target as last written, until the cache has caught up.
     pub target: Option<Box<(TargetView, Instant)>>,
     /// Which token was last written into the target.
@@ -82,8 +83,8 @@ impl Memory {
     /// Whether a Secret at this version is as this process last wrote it.
     fn wrote(&self, resource_version: &str) -> bool {
         let target = self.target.as_deref().map(|(view, _)| &view.meta.resource_version);
-        let credential = self.credential.as_deref().map(|c| &c.meta.resource_version);
-        [target, credential].into_iter().flatten().any(|own| own == resource_version)
+        let credential = self.credential.as_ref().map(|c| &*c.resource_version);
+        [target.map(String::as_str), credential].into_iter().flatten().any(|own| own == resource_version)
     }
 
     /// The cache has caught up with what was written: it tells the same from here on.
@@ -91,6 +92,32 @@ impl Memory {
         if self.target.as_deref().is_some_and(|(view, _)| view.meta.resource_version == resource_version) {
             self.target = None;
         }
+    }
+}
+
+/// A credential as JSON: decoded, it takes many times that, for each user.
+#[derive(Debug)]
+pub struct KeptCredential {
+    resource_version: Box<str>,
+    text: Packed,
+}
+
+static CREDENTIALS: Packer = Packer::new();
+
+impl KeptCredential {
+    /// Keeps one.
+    pub fn new(credential: &Credential) -> Self {
+        // It cannot fail: no map in it has other keys than strings.
+        let text = serde_json::to_string(credential).unwrap_or_default();
+        Self {
+            resource_version: credential.meta.resource_version.as_str().into(),
+            text: CREDENTIALS.pack(&text),
+        }
+    }
+
+    /// The credential as it was.
+    pub fn open(&self) -> Option<Box<Credential>> {
+        serde_json::from_str(&CREDENTIALS.open(&self.text)?).ok().map(Box::new)
     }
 }
 
@@ -163,8 +190,8 @@ type Proof = (String, String, Result<Held, String>);
 #[derive(Default)]
 pub struct State {
     slots: Mutex<HashMap<Key, Slot>>,
-    referrers: Mutex<HashMap<Key, HashSet<Key>>>,
-    seed_users: Mutex<BTreeMap<Key, BTreeSet<String>>>,
+    /// Each Secret with each `GraphToken` that refers to it, and whether that starts from it.
+    referrers: Mutex<BTreeMap<(Key, Key), bool>>,
     proofs: Mutex<HashMap<(Key, String), Proof>>,
     /// When the proofs that are in use end.
     pub ends: Ends,
@@ -213,12 +240,6 @@ impl State {
             self.unrefer(&memory.refers_to, key);
         }
         self.ends.note(key, None);
-        lock(&self.seed_users).retain(|secret, names| {
-            if secret.namespace == key.namespace {
-                names.remove(&key.name);
-            }
-            !names.is_empty()
-        });
     }
 
     /// Whether a change of a Secret is to wake a `GraphToken`: not if it only echoes what this process wrote. `None` for the
@@ -255,7 +276,7 @@ impl State {
         self.unrefer(&memory.refers_to, graphtoken);
         let mut referrers = lock(&self.referrers);
         for secret in &secrets {
-            referrers.entry(secret.clone()).or_default().insert(graphtoken.clone());
+            referrers.insert((secret.clone(), graphtoken.clone()), false);
         }
         memory.refers_to = secrets;
     }
@@ -263,12 +284,7 @@ impl State {
     fn unrefer(&self, secrets: &[Key], graphtoken: &Key) {
         let mut referrers = lock(&self.referrers);
         for secret in secrets {
-            if let Some(all) = referrers.get_mut(secret) {
-                all.remove(graphtoken);
-                if all.is_empty() {
-                    referrers.remove(secret);
-                }
-            }
+            referrers.remove(&(secret.clone(), graphtoken.clone()));
         }
     }
 
@@ -278,18 +294,23 @@ impl State {
         let slots = lock(&self.slots);
         let mut all: Vec<Key> = named.filter(|key| slots.contains_key(key)).collect();
         drop(slots);
-        if let Some(referrers) = lock(&self.referrers).get(secret) {
-            all.extend(referrers.iter().filter(|key| !all.contains(key)).cloned().collect::<Vec<_>>());
+        let known = all.len();
+        for (referrer, _) in referrers_of(&lock(&self.referrers), secret) {
+            if !all[..known].contains(referrer) {
+                all.push(referrer.clone());
+            }
         }
         all
     }
 
-    /// Notes that a `GraphToken` starts from a seed, and tells which others do.
-    pub fn share_seed(&self, seed: &Key, graphtoken: &str) -> Vec<String> {
-        let mut users = lock(&self.seed_users);
-        let users = users.entry(seed.clone()).or_default();
-        users.insert(graphtoken.to_owned());
-        users.iter().filter(|name| *name != graphtoken).cloned().collect()
+    /// Notes that a `GraphToken` starts from a seed that it refers to, and tells which others do.
+    pub fn share_seed(&self, seed: &Key, graphtoken: &Key) -> Vec<String> {
+        let mut referrers = lock(&self.referrers);
+        if let Some(starts) = referrers.get_mut(&(seed.clone(), graphtoken.clone())) {
+            *starts = true;
+        }
+        let others = referrers_of(&referrers, seed).filter(|(key, starts)| *starts && *key != graphtoken);
+        others.map(|(key, _)| key.name.clone()).collect()
     }
 
     /// What a Secret held for a use of it when it was read at this version.
@@ -303,6 +324,16 @@ impl State {
     pub fn keep_proof(&self, what_for: (Key, String), meta: &Meta, held: Result<Held, String>) {
         lock(&self.proofs).insert(what_for, (meta.uid.clone(), meta.resource_version.clone(), held));
     }
+}
+
+/// Who refers to a Secret, and whether it starts from it.
+fn referrers_of<'a>(
+    all: &'a BTreeMap<(Key, Key), bool>,
+    secret: &'a Key,
+) -> impl Iterator<Item = (&'a Key, bool)> {
+    let first = (secret.clone(), Key::new("", ""));
+    let of = all.range(first..).take_while(move |((of, _), _)| of == secret);
+    of.map(|((_, graphtoken), starts)| (graphtoken, *starts))
 }
 
 /// The names of the `GraphToken`s whose target, credential or login Secret a Secret may be by its name.
@@ -358,6 +389,26 @@ mod tests {
             assert_eq!(state.referrers(&Key::new("other", name)), [], "{name}");
         }
         assert_eq!(state.referrers(&Key::new("ns", "mail-other")), []);
+    }
+
+    #[test]
+    fn who_starts_from_one_seed_is_told_of_the_others_as_long_as_they_do() {
+        let (state, seed) = (State::default(), Key::new("ns", "seed"));
+        let [one, two, other] = ["one", "two", "other"].map(|name| Key::new("ns", name));
+        for graphtoken in [&one, &two, &other] {
+            let mut memory = state.take(graphtoken, "u");
+            state.refer(graphtoken, &mut memory, vec![seed.clone()]);
+            state.put(graphtoken, memory);
+        }
+        assert_eq!(
+            state.share_seed(&seed, &one),
+            Vec::<String>::new(),
+            "that others refer to it is not enough"
+        );
+        assert_eq!(state.share_seed(&seed, &two), ["one"]);
+        assert_eq!(state.share_seed(&seed, &one), ["two"]);
+        state.forget(&two);
+        assert_eq!(state.share_seed(&seed, &one), Vec::<String>::new());
     }
 
     fn written(version: &str) -> Box<(TargetView, Instant)> {

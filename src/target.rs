@@ -63,7 +63,7 @@ impl Content {
         let data = render(&desired.target.data, &view)?;
         let published = Published {
             facts: facts.clone(),
-            layout: desired.target.layout(),
+            layout: desired.target.layout.clone(),
             content: content_digest(&data),
             extras: extras(&desired.target),
             first: false,
@@ -218,8 +218,7 @@ fn owner(desired: &Desired, observed: &Observed) -> Option<OwnerReference> {
 
 /// Whether an apply must take fields away that an earlier write of ours put there.
 fn drops_fields(desired: &Desired, observed: &Observed, view: &TargetView) -> bool {
-    let layout = desired.target.layout();
-    view.published.as_ref().is_none_or(|published| published.layout != layout)
+    view.published.as_ref().is_none_or(|published| published.layout != desired.target.layout)
         || !metadata_holds(desired, observed, &view.meta)
 }
 

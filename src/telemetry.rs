@@ -8,7 +8,7 @@ use std::{
 
 use tracing::{Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
-    EnvFilter, Layer,
+    Layer,
     filter::{FilterExt, ParseError, Targets},
     fmt::{self, MakeWriter},
     layer::{Filter, SubscriberExt as _},
@@ -63,11 +63,11 @@ pub fn init(format: LogFormat) {
 }
 
 /// The filter asked for, or `info` and why not.
-fn wanted(directives: Option<&str>) -> (EnvFilter, Option<ParseError>) {
+fn wanted(directives: Option<&str>) -> (Targets, Option<ParseError>) {
     let directives = directives.map(str::trim).filter(|d| !d.is_empty()).unwrap_or(DEFAULT);
-    match EnvFilter::try_new(directives) {
+    match directives.parse() {
         Ok(filter) => (filter, None),
-        Err(error) => (EnvFilter::new(DEFAULT), Some(error)),
+        Err(error) => (DEFAULT.parse().unwrap_or_default(), Some(error)),
     }
 }
 
@@ -77,7 +77,7 @@ fn ceilings() -> Targets {
 
 fn subscriber<W>(
     format: LogFormat,
-    wanted: EnvFilter,
+    wanted: Targets,
     ansi: bool,
     writer: W,
 ) -> impl Subscriber + Send + Sync + for<'a> LookupSpan<'a>
@@ -94,7 +94,7 @@ where
 }
 
 /// What is both wanted and harmless.
-fn allowed<S: Subscriber>(wanted: EnvFilter) -> impl Filter<S> {
+fn allowed<S: Subscriber>(wanted: Targets) -> impl Filter<S> {
     FilterExt::<S>::and(wanted, ceilings())
 }
 
@@ -112,6 +112,7 @@ mod tests {
 
     use rstest::rstest;
     use tracing::{Level, subscriber::with_default};
+    use tracing_subscriber::Registry;
 
     use super::*;
 
@@ -186,14 +187,14 @@ mod tests {
     fn rust_log_has_the_filter(#[case] directives: Option<&str>, #[case] most: Level) {
         let (filter, problem) = wanted(directives);
         assert!(problem.is_none());
-        assert_eq!(filter.max_level_hint(), Some(LevelFilter::from_level(most)));
+        assert_eq!(Filter::<Registry>::max_level_hint(&filter), Some(LevelFilter::from_level(most)));
     }
 
     #[test]
     fn a_mistaken_filter_is_reported_and_info_it_is() {
         let (filter, problem) = wanted(Some("graphtoken=loud"));
         assert!(problem.is_some());
-        assert_eq!(filter.max_level_hint(), Some(LevelFilter::INFO));
+        assert_eq!(Filter::<Registry>::max_level_hint(&filter), Some(LevelFilter::INFO));
     }
 
     /// Whoever writes specs or answers requests must not write lines of ours, nor turn or hide what stands in them.

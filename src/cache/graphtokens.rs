@@ -1,20 +1,23 @@
 //! `GraphToken`s as they are watched: what a look needs of them, and no more.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kube::Resource;
 use kube::api::ObjectMeta;
 use kube::core::error_boundary::InvalidObject;
-use kube::runtime::reflector::Store;
-use serde::Deserialize;
+use kube::runtime::watcher::Event;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::packer::{Packed, Packer};
 use super::secrets::KeptMeta;
+use super::table::Table;
 use crate::api::names::ANNOTATION_REQUESTED_AT;
 use crate::api::{GraphToken, GraphTokenStatus, Time};
-
-/// The cache of `GraphToken`s.
-pub type GraphTokenStore = Store<Watched>;
+use crate::state::Key;
 
 /// A `GraphToken` as the API server sent it. Spec and status stay text until somebody looks, which takes less memory than
 /// what they decode to; and one that does not decode does not blind the watch to the others.
@@ -97,6 +100,15 @@ impl Watched {
         self.status.as_deref().is_some_and(|status| status.get().contains("\"throttles\""))
     }
 
+    /// What tells one look from the next: our own writes of the status do not change it.
+    fn fingerprint(&self) -> u64 {
+        let requested = self.meta.annotations.as_ref().and_then(|all| all.get(ANNOTATION_REQUESTED_AT));
+        let deleting = self.meta.deletion_timestamp.is_some();
+        let mut hasher = DefaultHasher::new();
+        (&self.meta.uid, self.meta.generation, requested, deleting).hash(&mut hasher);
+        hasher.finish()
+    }
+
     fn invalid(&self, member: &str, error: &serde_json::Error) -> Box<InvalidObject> {
         Box::new(InvalidObject { error: format!("{member}: {error}"), metadata: self.meta.clone() })
     }
@@ -123,6 +135,155 @@ impl Resource for Watched {
     }
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.meta
+    }
+}
+
+/// What is kept of one.
+#[derive(Debug)]
+struct Kept {
+    fingerprint: u64,
+    urgency: Urgency,
+    /// The whole as JSON.
+    text: Packed,
+}
+
+static PACKER: Packer = Packer::new();
+
+/// As it is packed. (Borrowed: nothing is copied but once.)
+#[derive(Serialize)]
+struct Packing<'a> {
+    metadata: &'a ObjectMeta,
+    spec: Option<&'a RawValue>,
+    status: Option<&'a RawValue>,
+}
+
+impl Kept {
+    fn new(watched: &Watched) -> Self {
+        let Watched { meta, spec, status } = watched;
+        let packing = Packing { metadata: meta, spec: spec.as_deref(), status: status.as_deref() };
+        // It cannot fail: strings, maps of them, and what was JSON before.
+        let text = serde_json::to_string(&packing).unwrap_or_default();
+        Self { fingerprint: watched.fingerprint(), urgency: watched.urgency(), text: PACKER.pack(&text) }
+    }
+
+    fn open(&self) -> Option<Watched> {
+        serde_json::from_str(&PACKER.open(&self.text)?).ok()
+    }
+}
+
+/// Whom what a watch showed concerns.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Those that are new, or changed in a way that matters.
+    pub changed: Vec<Key>,
+    /// Those that are gone.
+    pub gone: Vec<Key>,
+}
+
+/// The `GraphToken`s of one namespace, or of all. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct GraphTokenStore(Arc<RwLock<Table<Kept>>>);
+
+impl GraphTokenStore {
+    fn read(&self) -> RwLockReadGuard<'_, Table<Kept>> {
+        // A panic elsewhere leaves the table whole: each change is one call.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table<Kept>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes in what a watch shows, and tells whom it concerns.
+    pub fn take_in(&self, event: &Event<Watched>) -> News {
+        let key = |meta: &ObjectMeta| Some(Key::new(meta.namespace.as_deref()?, meta.name.as_deref()?));
+        match event {
+            Event::Init => self.write().begin(),
+            Event::InitApply(object) => {
+                let kept = Kept::new(object);
+                self.write().list(object.meta(), kept);
+            }
+            Event::InitDone => return self.listed(),
+            Event::Apply(object) => {
+                let kept = Kept::new(object);
+                let fingerprint = kept.fingerprint;
+                let former = self.write().insert(object.meta(), kept);
+                let changed = former.is_none_or(|former| former.fingerprint != fingerprint);
+                let changed = changed.then(|| key(object.meta())).flatten();
+                return News { changed: changed.into_iter().collect(), gone: Vec::new() };
+            }
+            Event::Delete(object) => {
+                self.write().remove(object.meta());
+                return News { changed: Vec::new(), gone: key(object.meta()).into_iter().collect() };
+            }
+        }
+        News::default()
+    }
+
+    /// A list is whole. What changed, or was deleted, while the watch was broken shows only now.
+    fn listed(&self) -> News {
+        let mut table = self.write();
+        let former = table.end();
+        let differs = |(namespace, name, kept): &(&str, &str, &Kept)| {
+            former.get(namespace, name).is_none_or(|former| former.fingerprint != kept.fingerprint)
+        };
+        let changed = table.all().filter(differs).map(|(namespace, name, _)| Key::new(namespace, name));
+        let gone = former.keys().filter(|key| table.get(&key.namespace, &key.name).is_none());
+        News { changed: changed.collect(), gone: gone.collect() }
+    }
+
+    /// One of them.
+    pub fn get(&self, key: &Key) -> Option<Watched> {
+        self.read().get(&key.namespace, &key.name)?.open()
+    }
+
+    /// Whether there is one of this name.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.read().get(&key.namespace, &key.name).is_some()
+    }
+
+    /// How urgent a look at it is.
+    pub fn urgency(&self, key: &Key) -> Option<Urgency> {
+        self.read().get(&key.namespace, &key.name).map(|kept| kept.urgency)
+    }
+
+    /// All of them.
+    pub fn keys(&self) -> Vec<Key> {
+        self.read().all().map(|(namespace, name, _)| Key::new(namespace, name)).collect()
+    }
+}
+
+/// The caches of all watched namespaces. Clones share them.
+#[derive(Clone, Default)]
+pub struct GraphTokenCache(Arc<BTreeMap<Option<String>, GraphTokenStore>>);
+
+impl GraphTokenCache {
+    /// One cache a namespace, or one for all of them.
+    pub fn new(stores: BTreeMap<Option<String>, GraphTokenStore>) -> Self {
+        Self(Arc::new(stores))
+    }
+
+    fn of(&self, key: &Key) -> Option<&GraphTokenStore> {
+        self.0.get(&None).or_else(|| self.0.get(&Some(key.namespace.clone())))
+    }
+
+    /// One of them.
+    pub fn get(&self, key: &Key) -> Option<Watched> {
+        self.of(key)?.get(key)
+    }
+
+    /// How urgent a look at it is.
+    pub fn urgency(&self, key: &Key) -> Option<Urgency> {
+        self.of(key)?.urgency(key)
+    }
+
+    /// All of them, one after another: together they would take as much again as all that is kept.
+    pub fn all(&self) -> impl Iterator<Item = Watched> {
+        let of = |store: &GraphTokenStore| {
+            let store = store.clone();
+            store.keys().into_iter().filter_map(move |key| store.get(&key))
+        };
+        self.0.values().flat_map(of)
     }
 }
 
@@ -191,6 +352,60 @@ mod tests {
     fn who_waits_goes_before_who_expires_and_both_before_who_fails() {
         assert!(Urgency::New < Urgency::ExpiresAt(i64::MIN) && Urgency::ExpiresAt(1) < Urgency::ExpiresAt(2));
         assert!(Urgency::ExpiresAt(i64::MAX) < Urgency::Failing);
+    }
+
+    fn watched(name: &str, generation: i64, version: &str) -> Watched {
+        let mut object = sent(&json!({"grant": {"clientCredentials": {}}}));
+        object["metadata"]["name"] = json!(name);
+        object["metadata"]["generation"] = json!(generation);
+        object["metadata"]["resourceVersion"] = json!(version);
+        serde_json::from_str(&object.to_string()).unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_of_one_comes_back_as_it_was() {
+        let (store, mail) = (GraphTokenStore::default(), Key::new("ns", "mail"));
+        let object = watched("mail", 2, "7");
+        let news = store.take_in(&Event::Apply(object.clone()));
+        assert_eq!(news.changed, std::slice::from_ref(&mail));
+        let cache = GraphTokenCache::new(BTreeMap::from([(Some("ns".to_owned()), store)]));
+        let kept = cache.get(&mail).unwrap();
+        assert_eq!(serde_json::json!(kept.decoded().unwrap()), serde_json::json!(object.decoded().unwrap()));
+        assert_eq!(cache.urgency(&mail), Some(object.urgency()));
+        assert_eq!(cache.all().count(), 1);
+        assert!(cache.get(&Key::new("other", "mail")).is_none());
+    }
+
+    #[test]
+    fn own_writes_of_the_status_concern_nobody_and_a_new_generation_does() {
+        let store = GraphTokenStore::default();
+        store.take_in(&Event::Apply(watched("mail", 2, "7")));
+        assert_eq!(store.take_in(&Event::Apply(watched("mail", 2, "8"))), News::default());
+        let version = store.get(&Key::new("ns", "mail")).unwrap().meta().resource_version.clone();
+        assert_eq!(version.as_deref(), Some("8"), "it is kept all the same");
+        let news = store.take_in(&Event::Apply(watched("mail", 3, "9")));
+        assert_eq!(news.changed, [Key::new("ns", "mail")]);
+    }
+
+    #[test]
+    fn what_happened_while_the_watch_was_broken_shows_with_the_next_list() {
+        let store = GraphTokenStore::default();
+        for name in ["gone", "same", "edited"] {
+            store.take_in(&Event::Apply(watched(name, 2, "7")));
+        }
+        store.take_in(&Event::Init);
+        for (name, generation) in [("same", 2), ("edited", 3), ("new", 1)] {
+            let news = store.take_in(&Event::InitApply(watched(name, generation, "8")));
+            assert_eq!(news, News::default(), "the list is not whole");
+        }
+        assert!(store.contains(&Key::new("ns", "gone")) && !store.contains(&Key::new("ns", "new")));
+        let mut news = store.take_in(&Event::InitDone);
+        news.changed.sort();
+        assert_eq!(news.changed, [Key::new("ns", "edited"), Key::new("ns", "new")]);
+        assert_eq!(news.gone, [Key::new("ns", "gone")]);
+        let news = store.take_in(&Event::Delete(watched("new", 1, "9")));
+        assert_eq!(news, News { changed: vec![], gone: vec![Key::new("ns", "new")] });
+        assert!(!store.contains(&Key::new("ns", "new")));
     }
 
     #[test]

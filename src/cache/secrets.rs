@@ -1,7 +1,7 @@
 //! The metadata of Secrets, foreign ones included: any of them may be named as a seed or a proof, or stand in a target's place.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::api::core::v1::Secret;
@@ -11,6 +11,8 @@ use kube::api::ObjectMeta;
 use kube::runtime::watcher::Event;
 use serde::Deserialize;
 
+use super::packer::{Packed, Packer};
+use super::table::Table;
 use crate::api::names::is_of_group;
 use crate::observed::Meta;
 use crate::state::Key;
@@ -102,92 +104,51 @@ impl Resource for WatchedSecret {
     }
 }
 
-/// One Secret's metadata as JSON, in one piece: maps of strings take several times that.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Packed(Box<[u8]>);
+static PACKER: Packer = Packer::new();
 
-impl Packed {
-    fn new(meta: &Meta) -> Self {
-        // It cannot fail: strings, and maps of them.
-        Self(serde_json::to_vec(meta).unwrap_or_default().into_boxed_slice())
-    }
-
-    fn open(&self) -> Meta {
-        serde_json::from_slice(&self.0).unwrap_or_default()
-    }
+fn pack(secret: &WatchedSecret) -> Packed {
+    // It cannot fail: strings, and maps of them.
+    PACKER.pack(&serde_json::to_string(&meta(secret.meta())).unwrap_or_default())
 }
 
-/// By namespace and name.
-type Table = HashMap<Box<str>, HashMap<Box<str>, Packed>>;
+fn open(packed: &Packed) -> Meta {
+    PACKER.open(packed).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+}
 
 /// The metadata of the Secrets of one namespace, or of all. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct SecretStore(Arc<RwLock<Tables>>);
-
-#[derive(Debug, Default)]
-struct Tables {
-    known: Table,
-    /// The list that is being read.
-    listed: Table,
-}
+pub struct SecretStore(Arc<RwLock<Table<Packed>>>);
 
 impl SecretStore {
-    fn read(&self) -> RwLockReadGuard<'_, Tables> {
-        // A panic elsewhere leaves the tables whole: each change is one call.
+    fn read(&self) -> RwLockReadGuard<'_, Table<Packed>> {
+        // A panic elsewhere leaves the table whole: each change is one call.
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+    fn write(&self) -> RwLockWriteGuard<'_, Table<Packed>> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in what a watch shows.
     pub fn take_in(&self, event: &Event<WatchedSecret>) {
         match event {
-            Event::Init => self.write().listed = Table::new(),
-            Event::InitApply(secret) => insert(&mut self.write().listed, secret),
-            Event::InitDone => {
-                let mut tables = self.write();
-                tables.known = std::mem::take(&mut tables.listed);
-            }
-            Event::Apply(secret) => insert(&mut self.write().known, secret),
-            Event::Delete(secret) => remove(&mut self.write().known, secret.meta()),
+            Event::Init => self.write().begin(),
+            Event::InitApply(secret) => self.write().list(secret.meta(), pack(secret)),
+            Event::InitDone => drop(self.write().end()),
+            Event::Apply(secret) => drop(self.write().insert(secret.meta(), pack(secret))),
+            Event::Delete(secret) => self.write().remove(secret.meta()),
         }
     }
 
     fn get(&self, namespace: &str, name: &str) -> Option<Meta> {
-        let tables = self.read();
-        Some(tables.known.get(namespace)?.get(name)?.open())
+        self.read().get(namespace, name).map(open)
     }
 
     /// The Secrets whose names end so.
     pub fn named(&self, suffix: &str) -> Vec<(Key, Meta)> {
-        let tables = self.read();
-        let all = tables.known.iter().flat_map(|(namespace, secrets)| {
-            secrets.iter().map(move |(name, packed)| (namespace, name, packed))
-        });
-        all.filter(|(_, name, _)| name.ends_with(suffix))
-            .map(|(namespace, name, packed)| (Key::new(namespace, name), packed.open()))
-            .collect()
-    }
-}
-
-fn insert(table: &mut Table, secret: &WatchedSecret) {
-    let ObjectMeta { namespace: Some(namespace), name: Some(name), .. } = secret.meta() else { return };
-    let packed = Packed::new(&meta(secret.meta()));
-    match table.get_mut(namespace.as_str()) {
-        Some(secrets) => secrets.insert(name.as_str().into(), packed),
-        None => table.entry(namespace.as_str().into()).or_default().insert(name.as_str().into(), packed),
-    };
-}
-
-fn remove(table: &mut Table, meta: &ObjectMeta) {
-    let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
-    if let Some(secrets) = table.get_mut(namespace.as_str()) {
-        secrets.remove(name.as_str());
-        if secrets.is_empty() {
-            table.remove(namespace.as_str());
-        }
+        let table = self.read();
+        let named = table.all().filter(|(_, name, _)| name.ends_with(suffix));
+        named.map(|(namespace, name, packed)| (Key::new(namespace, name), open(packed))).collect()
     }
 }
 
@@ -249,7 +210,7 @@ mod tests {
         store.take_in(&Event::InitDone);
         assert!(store.get("ns", "gone").is_none() && store.get("ns", "mail").is_some());
         store.take_in(&Event::Delete(secret("mail", "3")));
-        assert!(store.get("ns", "mail").is_none() && store.read().known.is_empty());
+        assert!(store.get("ns", "mail").is_none() && store.read().all().next().is_none());
     }
 
     #[test]

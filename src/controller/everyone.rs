@@ -1,61 +1,86 @@
 //! What the scopes have in common: each can wake a `GraphToken` of any, and none begins before all have been heard.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use futures::channel::mpsc;
-use kube::runtime::reflector::ObjectRef;
-use tokio::sync::watch;
-
-use crate::cache::Watched;
+use super::worker::Work;
+use crate::cache::GraphTokenStore;
 use crate::state::Key;
 
 /// A namespace, or all of them.
 type Namespace = Option<String>;
-type Waker = mpsc::UnboundedSender<ObjectRef<Watched>>;
 
 /// All scopes.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Everyone {
-    wakers: Arc<Mutex<BTreeMap<Namespace, Waker>>>,
-    unheard: Arc<watch::Sender<BTreeSet<Namespace>>>,
+    scopes: Arc<Mutex<BTreeMap<Namespace, Scope>>>,
+    work: Work,
+}
+
+/// What is known of a scope.
+struct Scope {
+    graphtokens: GraphTokenStore,
+    /// Its `GraphToken`s are known, or cannot be had for now.
+    heard: bool,
+    /// The cache of its Secrets is filled.
+    has_secrets: bool,
+    /// There is all that a look needs. Until then nobody is woken, and then all are.
+    begun: bool,
 }
 
 impl Everyone {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Namespace, Waker>> {
-        // A panic elsewhere leaves the map whole: each change is one call.
-        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new(work: Work, stores: &BTreeMap<Namespace, GraphTokenStore>) -> Self {
+        let scope = |graphtokens: &GraphTokenStore| Scope {
+            graphtokens: graphtokens.clone(),
+            heard: false,
+            has_secrets: false,
+            begun: false,
+        };
+        let scopes = stores.iter().map(|(namespace, store)| (namespace.clone(), scope(store))).collect();
+        Self { scopes: Arc::new(Mutex::new(scopes)), work }
     }
 
-    /// A scope more; returns where its `GraphToken`s are woken.
-    pub(super) fn join(&self, namespace: Namespace) -> mpsc::UnboundedReceiver<ObjectRef<Watched>> {
-        let (waker, woken) = mpsc::unbounded();
-        self.unheard.send_modify(|unheard| {
-            unheard.insert(namespace.clone());
-        });
-        self.lock().insert(namespace, waker);
-        woken
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Namespace, Scope>> {
+        // A panic elsewhere leaves the map whole: each change is one assignment.
+        self.scopes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes `GraphToken`s, in whichever scope they are.
     pub(super) fn wake(&self, graphtokens: impl IntoIterator<Item = Key>) {
-        let wakers = self.lock();
-        for Key { namespace, name } in graphtokens {
-            let waker = wakers.get(&None).or_else(|| wakers.get(&Some(namespace.clone())));
-            if let Some(waker) = waker {
-                let _ = waker.unbounded_send(ObjectRef::new(&name).within(&namespace));
-            }
-        }
+        let scopes = self.lock();
+        let begun = |key: &Key| {
+            let scope = scopes.get(&None).or_else(|| scopes.get(&Some(key.namespace.clone())));
+            scope.is_some_and(|scope| scope.begun)
+        };
+        self.work.wake(graphtokens.into_iter().filter(begun));
     }
 
-    /// The `GraphToken`s of a scope are known, or cannot be had for now.
+    /// The `GraphToken`s of a scope are known, or cannot be had for now. What a provider said to one `GraphToken` is for those
+    /// of other namespaces too, so all wait for this.
     pub(super) fn heard(&self, namespace: &Namespace) {
-        self.unheard.send_if_modified(|unheard| unheard.remove(namespace));
+        let mut scopes = self.lock();
+        if let Some(scope) = scopes.get_mut(namespace) {
+            scope.heard = true;
+        }
+        self.begin(&mut scopes);
     }
 
-    /// Waits until all scopes have been heard: what a provider said to one `GraphToken` is for those of other namespaces too.
-    pub(super) async fn all_heard(&self) {
-        // It cannot fail: the sender is right here.
-        let _ = self.unheard.subscribe().wait_for(BTreeSet::is_empty).await;
+    /// The Secrets of a scope are known, or known anew: whatever changed before, all are looked at.
+    pub(super) fn has_secrets(&self, namespace: &Namespace) {
+        let mut scopes = self.lock();
+        if let Some(scope) = scopes.get_mut(namespace) {
+            (scope.has_secrets, scope.begun) = (true, false);
+        }
+        self.begin(&mut scopes);
+    }
+
+    fn begin(&self, scopes: &mut BTreeMap<Namespace, Scope>) {
+        if scopes.values().any(|scope| !scope.heard) {
+            return;
+        }
+        for scope in scopes.values_mut().filter(|scope| scope.has_secrets && !scope.begun) {
+            scope.begun = true;
+            self.work.wake(scope.graphtokens.keys());
+        }
     }
 }

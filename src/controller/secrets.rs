@@ -1,19 +1,20 @@
 //! The watch of Secrets' metadata: whom a change wakes, and the credentials that have no `GraphToken` any more.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::channel::mpsc;
 use futures::stream::StreamExt as _;
 use kube::api::ObjectMeta;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::controller::Action;
+use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::{self, ObjectRef, Store, store::Writer};
 use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::{Controller, WatchStreamExt as _};
 use kube::{Api, Resource as _};
 
-use super::{PAGE_SIZE, Wakes, WatchBackoff, broken, log_watch};
+use super::{ERROR_PAUSE, PAGE_SIZE, Term, Wakes, WatchBackoff, broken, log_watch};
 use crate::api::names::CREDENTIAL_SUFFIX;
-use crate::cache::{GraphTokenStore, SecretStore, WatchedSecret};
+use crate::cache::{GraphTokenStore, WatchedSecret};
 use crate::clients::Feed;
 use crate::context::Context;
 use crate::retention::{is_credential, retain};
@@ -23,10 +24,8 @@ use crate::store::StoreError;
 /// Keeps the cache of Secrets' metadata, and wakes whom a change concerns.
 pub(super) async fn watch(
     api: Api<WatchedSecret>,
-    secrets: SecretStore,
     ctx: Arc<Context>,
     wakes: Wakes,
-    graphtokens: GraphTokenStore,
     holds_client_secrets: bool,
 ) {
     let events =
@@ -34,15 +33,15 @@ pub(super) async fn watch(
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         if let Ok(event) = &event {
-            secrets.take_in(event);
+            wakes.secrets.take_in(event);
         }
         match event {
-            Ok(Event::Apply(secret)) => changed(&ctx, &wakes, &graphtokens, secret.meta(), true),
-            Ok(Event::Delete(secret)) => changed(&ctx, &wakes, &graphtokens, secret.meta(), false),
+            Ok(Event::Apply(secret)) => changed(&ctx, &wakes, secret.meta(), true),
+            Ok(Event::Delete(secret)) => changed(&ctx, &wakes, secret.meta(), false),
             Ok(Event::InitDone) => {
-                wakes.secrets_known.send_replace(true);
-                wake_orphans(&wakes, &secrets, &graphtokens);
-                let _ = wakes.all.unbounded_send(());
+                wakes.secrets_known.store(true, Ordering::Release);
+                wake_orphans(&wakes);
+                wakes.everyone.has_secrets(&wakes.namespace);
                 if holds_client_secrets {
                     wakes.everyone.wake(ctx.clients.secrets_known());
                 }
@@ -58,25 +57,25 @@ pub(super) async fn watch(
     }
 }
 
-fn changed(ctx: &Context, wakes: &Wakes, graphtokens: &GraphTokenStore, meta: &ObjectMeta, is_there: bool) {
+fn changed(ctx: &Context, wakes: &Wakes, meta: &ObjectMeta, is_there: bool) {
     let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
     let secret = Key::new(namespace, name);
     let version = is_there.then(|| meta.resource_version.as_deref().unwrap_or_default());
     let concerned = ctx.state.referrers(&secret).into_iter().filter(|key| ctx.state.concerns(key, version));
     wakes.everyone.wake(concerned.collect::<Vec<_>>());
     let labels = meta.labels.as_ref().filter(|_| is_there);
-    if labels.is_some_and(|labels| is_credential(name, labels)) && is_orphan(&secret, graphtokens) {
+    if labels.is_some_and(|labels| is_credential(name, labels)) && is_orphan(&secret, &wakes.graphtokens) {
         wakes.orphans.found(&secret);
     }
 }
 
 /// Credentials without a `GraphToken`, once both caches are filled.
-pub(super) fn wake_orphans(wakes: &Wakes, secrets: &SecretStore, graphtokens: &GraphTokenStore) {
-    if !*wakes.secrets_known.borrow() || !*wakes.graphtokens_known.borrow() {
+pub(super) fn wake_orphans(wakes: &Wakes) {
+    if !wakes.secrets_known.load(Ordering::Acquire) || !wakes.graphtokens_known.load(Ordering::Acquire) {
         return;
     }
-    for (secret, meta) in secrets.named(CREDENTIAL_SUFFIX) {
-        if is_credential(&secret.name, &meta.labels) && is_orphan(&secret, graphtokens) {
+    for (secret, meta) in wakes.secrets.named(CREDENTIAL_SUFFIX) {
+        if is_credential(&secret.name, &meta.labels) && is_orphan(&secret, &wakes.graphtokens) {
             wakes.orphans.found(&secret);
         }
     }
@@ -84,7 +83,7 @@ pub(super) fn wake_orphans(wakes: &Wakes, secrets: &SecretStore, graphtokens: &G
 
 fn is_orphan(credential: &Key, graphtokens: &GraphTokenStore) -> bool {
     let name = credential.name.strip_suffix(CREDENTIAL_SUFFIX).unwrap_or_default();
-    graphtokens.get(&ObjectRef::new(name).within(&credential.namespace)).is_none()
+    !graphtokens.contains(&Key::new(&credential.namespace, name))
 }
 
 /// The credentials that have no `GraphToken`. They are few, so a `Controller` looks after them, with a store that has nothing else.
@@ -94,15 +93,48 @@ pub(super) struct Orphans {
     woken: mpsc::UnboundedSender<ObjectRef<WatchedSecret>>,
 }
 
+/// Their store, and who is woken of them.
+pub(super) struct Orphaned {
+    store: Store<WatchedSecret>,
+    wakes: mpsc::UnboundedReceiver<ObjectRef<WatchedSecret>>,
+}
+
+/// Deletes credentials when their time has come, until the term is stopped.
+pub(super) async fn look_after_orphans(
+    orphans: Orphans,
+    orphaned: Orphaned,
+    ctx: &Arc<Context>,
+    term: &Term,
+) {
+    let look_after = move |secret: Arc<WatchedSecret>, ctx: Arc<Context>| {
+        let orphans = orphans.clone();
+        async move { orphans.look_after(&secret, &ctx).await }
+    };
+    Controller::for_stream(futures::stream::pending(), orphaned.store)
+        .with_config(controller::Config::default().concurrency(term.concurrency))
+        .reconcile_on(orphaned.wakes)
+        .graceful_shutdown_on(term.stop.clone().cancelled_owned())
+        .run(
+            look_after,
+            |_, error, _| {
+                tracing::debug!(%error, "a credential without a GraphToken was not seen to");
+                Action::requeue(ERROR_PAUSE)
+            },
+            Arc::clone(ctx),
+        )
+        .for_each(|_| async {})
+        .await;
+}
+
 impl Orphans {
-    /// Nothing yet; with its store, and who is woken of it.
-    pub(super) fn new() -> (Self, Store<WatchedSecret>, mpsc::UnboundedReceiver<ObjectRef<WatchedSecret>>) {
+    /// Nothing yet.
+    pub(super) fn new() -> (Self, Orphaned) {
         let (store, mut writer) = reflector::store();
         // A Controller begins when its store has been filled.
         writer.apply_watcher_event(&Event::Init);
         writer.apply_watcher_event(&Event::InitDone);
         let (woken, wakes) = mpsc::unbounded();
-        (Self { writer: Arc::new(Mutex::new(writer)), woken }, store, wakes)
+        (Self { writer: Arc::new(Mutex::new(writer)), woken }, Orphaned { store, wakes })
     }
 
     fn apply(&self, event: &Event<WatchedSecret>) {

@@ -1,21 +1,18 @@
 //! The work: who is woken waits for a turn in the queue, and is looked at by a task of its own.
 
-use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use kube::runtime::reflector::ObjectRef;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::ERROR_PAUSE;
 use super::queue::Queue;
-use super::{ERROR_PAUSE, Everyone};
-use crate::cache::{GraphTokenStore, Urgency, Watched};
+use crate::cache::{GraphTokenCache, Urgency, Watched};
 use crate::context::Context;
 use crate::metrics::Metrics;
 use crate::reconcile::{reconcile, refuse};
@@ -39,8 +36,8 @@ type Looked = (Key, Option<Instant>);
 
 impl Work {
     /// So many looks at once.
-    pub(super) fn new(concurrency: u16, graphtokens: Caches) -> Self {
-        let urgency = move |key: &Key| find(&graphtokens, key).map_or(Urgency::New, |found| found.urgency());
+    pub(super) fn new(concurrency: u16, graphtokens: GraphTokenCache) -> Self {
+        let urgency = move |key: &Key| graphtokens.urgency(key).unwrap_or(Urgency::New);
         let queue = Queue::new(usize::from(concurrency), urgency);
         Self { queue: Arc::new(Mutex::new(queue)), woken: Arc::default() }
     }
@@ -49,9 +46,15 @@ impl Work {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody is to be looked at now.
-    fn wake(&self, key: Key) {
-        self.lock().wake(key, Instant::now());
+    /// These are to be looked at now.
+    pub(super) fn wake(&self, keys: impl IntoIterator<Item = Key>) {
+        let mut keys = keys.into_iter().peekable();
+        if keys.peek().is_none() {
+            return;
+        }
+        let (mut queue, now) = (self.lock(), Instant::now());
+        keys.for_each(|key| queue.wake(key, now));
+        drop(queue);
         self.woken.notify_one();
     }
 
@@ -93,17 +96,9 @@ impl Work {
     }
 }
 
-/// The caches, one a scope.
-type Caches = Arc<BTreeMap<Option<String>, GraphTokenStore>>;
-
-fn find(caches: &Caches, key: &Key) -> Option<Arc<Watched>> {
-    let store = caches.get(&None).or_else(|| caches.get(&Some(key.namespace.clone())))?;
-    store.get(&ObjectRef::new(&key.name).within(&key.namespace))
-}
-
 /// What looks.
 pub(super) struct Looker {
-    pub(super) graphtokens: Caches,
+    pub(super) graphtokens: GraphTokenCache,
     pub(super) ctx: Arc<Context>,
     pub(super) metrics: Metrics,
 }
@@ -111,7 +106,7 @@ pub(super) struct Looker {
 impl Looker {
     async fn look(self: Arc<Self>, key: Key) -> Looked {
         // As it is by now. Who is gone meanwhile needs no look.
-        let Some(object) = find(&self.graphtokens, &key) else { return (key, None) };
+        let Some(object) = self.graphtokens.get(&key) else { return (key, None) };
         let began = Instant::now();
         let done = AssertUnwindSafe(self.one(&object)).catch_unwind().await;
         self.metrics.reconciled(began.elapsed());
@@ -142,25 +137,4 @@ fn pause_after(key: &Key, error: &StoreError) -> Duration {
         error => tracing::warn!(%error, namespace, name, "look failed"),
     }
     ERROR_PAUSE
-}
-
-/// What a scope's watches wake comes here, as soon as there is all that a look needs.
-#[derive(Clone)]
-pub(super) struct Enqueuer {
-    pub(super) work: Work,
-    /// Whether the cache of Secrets is filled. (The store's own `wait_until_ready` wakes only one of several tasks in kube 5.0.)
-    pub(super) secrets_known: watch::Receiver<bool>,
-    pub(super) everyone: Everyone,
-    /// Set with the first that has all it needs.
-    pub(super) began: Arc<AtomicBool>,
-}
-
-impl Enqueuer {
-    pub(super) async fn enqueue(mut self, key: Key) {
-        // It cannot fail: the writer lives as long as the watch.
-        let _ = self.secrets_known.wait_for(|known| *known).await;
-        self.everyone.all_heard().await;
-        self.began.store(true, Ordering::Release);
-        self.work.wake(key);
-    }
 }

@@ -8,7 +8,7 @@ use super::{Client, DesiredTarget, Grant, SpecError};
 use crate::api::names::{CREDENTIAL_SUFFIX, GROUP, LOGIN_SUFFIX};
 use crate::api::spec::{DataEntry, Format, Target};
 use crate::grant::Account;
-use crate::render::{RenderError, TokenView, render, template};
+use crate::render::{RenderError, TokenView, layout_digest, render, template};
 
 /// A token of Entra has some two kilobytes. What would not fit with such a one is refused before one is got.
 const TYPICAL_TOKEN: usize = 2048;
@@ -33,10 +33,12 @@ pub(super) fn target(
     if include_refresh_token && *grant == Grant::ClientCredentials {
         return Err(SpecError::NoRefreshToken);
     }
+    let entries = asked.data.clone().unwrap_or_else(default_data);
     let desired = DesiredTarget {
+        layout: layout_digest(&entries, include_refresh_token),
         secret_name: secret_name(name, asked, grant, client)?,
         deletion_policy: asked.deletion_policy.unwrap_or_default(),
-        data: asked.data.clone().unwrap_or_else(default_data),
+        data: entries,
         labels: asked.labels.clone().unwrap_or_default(),
         annotations: asked.annotations.clone().unwrap_or_default(),
         include_refresh_token,

@@ -199,7 +199,7 @@ pub struct Pending {
 }
 
 /// The credential Secret without its tokens.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credential {
     /// The Secret's metadata.
     pub meta: Meta,

@@ -17,6 +17,7 @@ use crate::observed::{Credential, CredentialState, Observed, SeedState};
 use crate::plan::{Exchange, Source};
 use crate::proof;
 use crate::rotation::{InFlight, InHand, Job, Report};
+use crate::state::KeptCredential;
 use crate::status;
 use crate::store::StoreError;
 
@@ -212,7 +213,7 @@ impl Look<'_> {
                             the code to enter there (deviceCode.userCode)";
                 self.ctx.events.normal(&identity, EventReason::DeviceCodeIssued, note).await;
                 status::forget_failures(&mut observed.status);
-                self.memory.credential = Some(credential.clone());
+                self.memory.credential = Some(KeptCredential::new(&credential));
                 observed.credential = CredentialState::Present(credential);
                 observed.poll_at = poll_at(self.ctx, &observed, self.memory);
                 Ok(observed)
@@ -236,7 +237,7 @@ impl Look<'_> {
         status.refresh_count += 1;
         status::forget_failures(&mut status);
         if let Some(credential) = credential {
-            self.memory.credential = Some(credential.clone());
+            self.memory.credential = Some(KeptCredential::new(&credential));
             observed.credential = CredentialState::Present(credential);
         } else {
             let tenant_id = in_hand.account.as_ref().and_then(|account| account.tenant_id.clone());

@@ -28,7 +28,8 @@ pub(super) async fn say(ctx: &Context, desired: &Desired, observed: &Observed, m
     if let Grant::RefreshToken { seed } = &desired.grant
         && matches!(observed.seed, SeedState::Found { .. })
     {
-        let others = ctx.state.share_seed(&Key::new(&identity.namespace, &seed.name), &identity.name);
+        let key = |name: &str| Key::new(&identity.namespace, name);
+        let others = ctx.state.share_seed(&key(&seed.name), &key(&identity.name));
         if !others.is_empty() && memory.said.insert("SeedShared".to_owned()) {
             let note = format!(
                 "Secret {} is also the seed of {}: at a server that takes a refresh token once, only one of them can sign in",

@@ -135,7 +135,7 @@ impl Minds {
 
     /// A target that serves just this token: publishing is no part of the model.
     fn target(&self, facts: TokenFacts, identity: &Identity) -> TargetState {
-        let layout = self.desired.target.layout();
+        let layout = self.desired.target.layout.clone();
         let published = Published {
             facts,
             layout,

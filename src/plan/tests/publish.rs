@@ -304,7 +304,7 @@ fn a_token_that_cannot_be_rendered_waits_for_another_or_for_another_spec() {
         w.observed.target = TargetState::Absent;
         w.observed.unrenderable = Some(Unrenderable {
             attempt: w.observed.credential().unwrap().record.token.clone().unwrap().facts.attempt,
-            layout: w.desired().target.layout(),
+            layout: w.desired().target.layout.clone(),
             message: "it is too large".into(),
         });
     };

@@ -202,7 +202,7 @@ impl World {
         let target_spec = self.desired().target;
         let published = Published {
             facts,
-            layout: target_spec.layout(),
+            layout: target_spec.layout.clone(),
             content: "digest".into(),
             extras: extras(&target_spec),
             first: false,

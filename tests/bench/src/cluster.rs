@@ -24,7 +24,8 @@ const MANAGER: &str = "graphtoken-bench";
 /// Requests at once where the bench prepares something.
 pub const PREPARING: usize = 24;
 
-/// The way to the API server: the very client that the operator makes.
+/// The way to the API server: a client as the operator makes it, the one without a time limit on answers, for thousands of objects
+/// are taken away by one request.
 pub async fn connect() -> Result<Client, Failed> {
     let config = kubeclient::infer().await?;
     if !matches!(config.cluster_url.host(), Some("127.0.0.1" | "localhost" | "[::1]")) {
@@ -32,7 +33,7 @@ pub async fn connect() -> Result<Client, Failed> {
             "KUBECONFIG names an API server that is not on this machine: use `make bench`",
         ));
     }
-    Ok(Clients::new(&config, 0.0, &Metrics::default())?.requests)
+    Ok(Clients::new(&config, 0.0, &Metrics::default())?.watches)
 }
 
 /// Installs the CRDs and makes the namespaces.

@@ -101,7 +101,7 @@ fn keeps_its_promises(spec: &GraphTokenSpec, desired: &Desired, guards: &Guards)
     }
     let turned = Desired::new(NAME, &turned, guards, &|_| None).expect("it was right before");
     assert_eq!(turned.issued_for, desired.issued_for);
-    assert_eq!(turned.target.layout(), desired.target.layout());
+    assert_eq!(turned.target.layout, desired.target.layout);
 }
 
 fn render_a_token(desired: &Desired, app_only: bool) -> Result<BTreeMap<String, Vec<u8>>, RenderError> {

@@ -223,7 +223,7 @@ impl Requests {
         let files =
             [("token", answer.access_token.clone()), ("o365_token.txt", cache_of(&answer.access_token))];
         let data = files.map(|(key, text)| (key.to_owned(), ByteString(text.into_bytes())));
-        let facts = json!({"issuedFor": desired.issued_for, "layout": desired.target.layout(), "content": attempt, "first": true});
+        let facts = json!({"issuedFor": desired.issued_for, "layout": desired.target.layout, "content": attempt, "first": true});
         let secret = json!({
             "metadata": {
                 "name": name,
