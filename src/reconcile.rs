@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::api::ObjectMeta;
+use kube::core::error_boundary::InvalidObject;
 
 use crate::api::{GraphToken, GraphTokenStatus, Reason};
 use crate::context::Context;
@@ -31,7 +32,6 @@ mod undecided;
 use say::say;
 use sign_in::discard_login;
 use trouble::{storage_message, unreadable};
-pub use undecided::refuse;
 use undecided::undecided;
 
 /// Exchange, publish, and a second of each where the first look was stale: more is left to the next look.
@@ -48,18 +48,40 @@ const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 /// The same once it has said so: it goes on hearing, and writes no status meanwhile.
 const TOLD_PATIENCE: Duration = Duration::from_secs(30);
 
+/// An object of the cache: what is wrong with it, if it does not decode.
+pub type Read = Result<GraphToken, Box<InvalidObject>>;
+
 /// One look at a `GraphToken`. Returns after how long it is to be looked at again; `None`: when something changes.
-pub async fn reconcile(object: &GraphToken, ctx: &Context) -> Result<Option<Duration>, StoreError> {
+///
+/// It is `read` from the cache after its memory was taken. For what is remembered of it goes as soon as the cache shows the same,
+/// and a look that had read it before would take the older for the newest.
+pub async fn reconcile(
+    key: &Key,
+    read: impl FnOnce() -> Option<Read>,
+    ctx: &Context,
+) -> Result<Option<Duration>, StoreError> {
+    let memory = ctx.state.take(key);
+    let object = match read() {
+        Some(Ok(object)) => object,
+        Some(Err(invalid)) => {
+            ctx.state.put(key, memory);
+            return undecided::refuse(&invalid, ctx).await;
+        }
+        None => {
+            ctx.state.forget(key);
+            return Ok(None);
+        }
+    };
     let identity = identity(&object.metadata);
+    let mut memory = ctx.state.of(key, memory, &identity.uid);
     if object.metadata.deletion_timestamp.is_some() {
         // The garbage collector takes the target, and the credential outlives us: there is nothing to finalize.
+        ctx.state.put(key, memory);
         return Ok(None);
     }
-    let key = Key::new(&identity.namespace, &identity.name);
-    let mut memory = ctx.state.take(&key, &identity.uid);
     // On the heap: thousands may wait for their turn at once.
-    let done = Box::pin(look(object, &identity, ctx, &mut memory)).await;
-    let changed = ctx.state.put(&key, memory);
+    let done = Box::pin(look(&object, &identity, ctx, &mut memory)).await;
+    let changed = ctx.state.put(key, memory);
     done.map(|next| if changed { Some(Duration::ZERO) } else { next })
 }
 

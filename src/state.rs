@@ -80,11 +80,13 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Whether a Secret at this version is as this process last wrote it.
-    fn wrote(&self, resource_version: &str) -> bool {
-        let target = self.target.as_deref().map(|(view, _)| &view.meta.resource_version);
-        let credential = self.credential.as_ref().map(|c| &*c.resource_version);
-        [target.map(String::as_str), credential].into_iter().flatten().any(|own| own == resource_version)
+    /// Whether a Secret at this version is as this process last wrote it, or as it was before: what it was in between, the
+    /// write knew.
+    fn knows(&self, seen: &SecretVersion) -> bool {
+        let target = self.target.as_deref().map(|(view, _)| (&*view.meta.uid, &*view.meta.resource_version));
+        let credential = self.credential.as_ref().map(|c| (&*c.uid, &*c.resource_version));
+        let own = [target, credential].into_iter().flatten().find(|(uid, _)| *uid == seen.uid);
+        own.is_some_and(|(_, own)| !newer(&seen.resource_version, own))
     }
 
     /// The cache has caught up with what was written: it tells the same from here on.
@@ -98,6 +100,7 @@ impl Memory {
 /// A credential as JSON: decoded, it takes many times that, for each user.
 #[derive(Debug)]
 pub struct KeptCredential {
+    uid: Box<str>,
     resource_version: Box<str>,
     text: Packed,
 }
@@ -110,6 +113,7 @@ impl KeptCredential {
         // It cannot fail: no map in it has other keys than strings.
         let text = serde_json::to_string(credential).unwrap_or_default();
         Self {
+            uid: credential.meta.uid.as_str().into(),
             resource_version: credential.meta.resource_version.as_str().into(),
             text: CREDENTIALS.pack(&text),
         }
@@ -121,6 +125,15 @@ impl KeptCredential {
     }
 }
 
+/// A Secret as a watch shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretVersion {
+    /// Its UID.
+    pub uid: String,
+    /// Its resourceVersion.
+    pub resource_version: String,
+}
+
 /// Where the memory of a `GraphToken` is.
 #[derive(Debug)]
 enum Slot {
@@ -128,7 +141,7 @@ enum Slot {
     Idle(Box<Memory>),
     /// A look has it. Meanwhile these versions of its Secrets were seen: whether they are its own writes, it can tell when it
     /// ends, and not before, for a watch may be faster than the answer to the write. `None`: one was deleted.
-    Busy(Vec<Option<String>>),
+    Busy(Vec<Option<SecretVersion>>),
 }
 
 /// What was done about a workload for one content of the target.
@@ -203,14 +216,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
-    /// Takes the memory of a `GraphToken` for the length of a look, of which there are never two at once for one object.
-    pub fn take(&self, key: &Key, uid: &str) -> Box<Memory> {
+    /// Takes the memory of a `GraphToken` for the length of a look, of which there are never two at once for one object. From here on
+    /// nothing of it goes because a cache has caught up: so what the cache has is to be read afterwards.
+    pub fn take(&self, key: &Key) -> Box<Memory> {
         match lock(&self.slots).insert(key.clone(), Slot::Busy(Vec::new())) {
-            Some(Slot::Idle(memory)) if memory.uid == uid => memory,
-            Some(Slot::Idle(_) | Slot::Busy(_)) | None => {
-                Box::new(Memory { uid: uid.to_owned(), ..Memory::default() })
-            }
+            Some(Slot::Idle(memory)) => memory,
+            Some(Slot::Busy(_)) | None => Box::default(),
         }
+    }
+
+    /// The memory, if it is of this UID; else that of a `GraphToken` that nothing is known of.
+    pub fn of(&self, key: &Key, memory: Box<Memory>, uid: &str) -> Box<Memory> {
+        if memory.uid == uid {
+            return memory;
+        }
+        self.unrefer(&memory.refers_to, key);
+        Box::new(Memory { uid: uid.to_owned(), ..Memory::default() })
     }
 
     /// Puts it back. Returns whether its Secrets were changed by others meanwhile, so that it is to be looked at again.
@@ -225,7 +246,7 @@ impl State {
         let mut changed = false;
         for version in seen {
             match version {
-                Some(version) if memory.wrote(&version) => memory.shown(&version),
+                Some(seen) if memory.knows(&seen) => memory.shown(&seen.resource_version),
                 Some(_) | None => changed = true,
             }
         }
@@ -242,16 +263,16 @@ impl State {
         self.ends.note(key, None);
     }
 
-    /// Whether a change of a Secret is to wake a `GraphToken`: not if it only echoes what this process wrote. `None` for the
-    /// version: the Secret is gone.
-    pub fn concerns(&self, graphtoken: &Key, resource_version: Option<&str>) -> bool {
-        match (lock(&self.slots).get_mut(graphtoken), resource_version) {
-            (Some(Slot::Idle(memory)), Some(version)) if memory.wrote(version) => {
-                memory.shown(version);
+    /// Whether a change of a Secret is to wake a `GraphToken`: not if it only echoes what this process wrote. `None`: the Secret
+    /// is gone.
+    pub fn concerns(&self, graphtoken: &Key, secret: Option<&SecretVersion>) -> bool {
+        match (lock(&self.slots).get_mut(graphtoken), secret) {
+            (Some(Slot::Idle(memory)), Some(seen)) if memory.knows(seen) => {
+                memory.shown(&seen.resource_version);
                 false
             }
-            (Some(Slot::Busy(seen)), version) => {
-                seen.push(version.map(str::to_owned));
+            (Some(Slot::Busy(all)), seen) => {
+                all.push(seen.cloned());
                 false
             }
             (Some(Slot::Idle(_)) | None, _) => true,
@@ -361,7 +382,7 @@ mod tests {
         let shared = Key::new("clients", "app-cert");
         let [here, there] = ["one", "two"].map(|namespace| Key::new(namespace, "mail"));
         for graphtoken in [&here, &there] {
-            let mut memory = state.take(graphtoken, "u");
+            let mut memory = state.take(graphtoken);
             state.refer(graphtoken, &mut memory, vec![shared.clone()]);
             assert!(!state.put(graphtoken, memory));
         }
@@ -372,7 +393,7 @@ mod tests {
         assert_eq!(state.referrers(&Key::new("one", "app-cert")), []);
         state.forget(&here);
         assert_eq!(state.referrers(&shared), std::slice::from_ref(&there));
-        let mut memory = state.take(&there, "u");
+        let mut memory = state.take(&there);
         state.refer(&there, &mut memory, Vec::new());
         state.put(&there, memory);
         assert_eq!(state.referrers(&shared), []);
@@ -382,7 +403,7 @@ mod tests {
     #[test]
     fn a_secret_wakes_the_graphtoken_that_it_is_named_after() {
         let (state, mail) = (State::default(), Key::new("ns", "mail"));
-        let memory = state.take(&mail, "u");
+        let memory = state.take(&mail);
         state.put(&mail, memory);
         for name in ["mail", "mail-graphtoken-credential", "mail-graphtoken-login"] {
             assert_eq!(state.referrers(&Key::new("ns", name)), std::slice::from_ref(&mail), "{name}");
@@ -396,7 +417,7 @@ mod tests {
         let (state, seed) = (State::default(), Key::new("ns", "seed"));
         let [one, two, other] = ["one", "two", "other"].map(|name| Key::new("ns", name));
         for graphtoken in [&one, &two, &other] {
-            let mut memory = state.take(graphtoken, "u");
+            let mut memory = state.take(graphtoken);
             state.refer(graphtoken, &mut memory, vec![seed.clone()]);
             state.put(graphtoken, memory);
         }
@@ -412,37 +433,78 @@ mod tests {
     }
 
     fn written(version: &str) -> Box<(TargetView, Instant)> {
-        let meta = Meta { resource_version: version.to_owned(), ..Meta::default() };
+        let SecretVersion { uid, resource_version } = seen(version);
+        let meta = Meta { uid, resource_version, ..Meta::default() };
         Box::new((TargetView { meta, published: None, intact: true }, Instant::now()))
+    }
+
+    fn seen(version: &str) -> SecretVersion {
+        SecretVersion { uid: "target".to_owned(), resource_version: version.to_owned() }
     }
 
     #[tokio::test]
     async fn an_own_write_wakes_nobody_though_its_echo_is_faster_than_its_answer() {
         let (state, mail) = (State::default(), Key::new("ns", "mail"));
-        for (seen, again) in [(&[Some("7")][..], false), (&[Some("7"), Some("8")], true), (&[None], true)] {
-            let mut memory = state.take(&mail, "u");
-            for version in seen {
-                assert!(!state.concerns(&mail, *version), "it is being looked at");
+        let other = SecretVersion { uid: "seed".to_owned(), ..seen("6") };
+        for (shown, again) in [
+            (vec![Some(seen("7"))], false),
+            // The first of two writes of one look.
+            (vec![Some(seen("6")), Some(seen("7"))], false),
+            (vec![Some(seen("7")), Some(seen("8"))], true),
+            (vec![Some(other)], true),
+            (vec![None], true),
+        ] {
+            let mut memory = state.take(&mail);
+            for secret in &shown {
+                assert!(!state.concerns(&mail, secret.as_ref()), "it is being looked at");
             }
             memory.target = Some(written("7"));
-            assert_eq!(state.put(&mail, memory), again, "{seen:?}");
+            assert_eq!(state.put(&mail, memory), again, "{shown:?}");
         }
+    }
+
+    /// The look reads the object after this: had it read it before, it would know neither.
+    #[tokio::test]
+    async fn what_is_being_looked_at_keeps_what_the_cache_catches_up_with() {
+        let (state, mail) = (State::default(), Key::new("ns", "mail"));
+        let mut memory = state.take(&mail);
+        memory.status = Some(Box::new((Some("9".to_owned()), GraphTokenStatus::default())));
+        state.put(&mail, memory);
+        let memory = state.take(&mail);
+        state.status_shown(&mail, "9");
+        assert!(memory.status.is_some());
+        state.put(&mail, memory);
+    }
+
+    #[test]
+    fn another_graphtoken_of_the_same_name_starts_afresh() {
+        let (state, mail, seed) = (State::default(), Key::new("ns", "mail"), Key::new("ns", "seed"));
+        let mut memory = state.of(&mail, state.take(&mail), "one");
+        memory.written = Some("attempt".to_owned());
+        state.refer(&mail, &mut memory, vec![seed.clone()]);
+        state.put(&mail, memory);
+        let memory = state.of(&mail, state.take(&mail), "one");
+        assert!(memory.written.is_some());
+        state.put(&mail, memory);
+        state.put(&mail, state.of(&mail, state.take(&mail), "two"));
+        assert_eq!(state.referrers(&seed), []);
+        assert!(state.take(&mail).written.is_none());
     }
 
     #[tokio::test]
     async fn what_the_cache_has_caught_up_with_is_not_kept_beside_it() {
         let (state, mail) = (State::default(), Key::new("ns", "mail"));
-        let mut memory = state.take(&mail, "u");
+        let mut memory = state.take(&mail);
         memory.target = Some(written("7"));
         memory.status = Some(Box::new((Some("9".to_owned()), GraphTokenStatus::default())));
         state.put(&mail, memory);
         state.status_shown(&mail, "8");
-        assert!(!state.concerns(&mail, Some("7")));
-        assert!(state.concerns(&mail, Some("10")) && state.concerns(&mail, None));
-        let memory = state.take(&mail, "u");
+        assert!(!state.concerns(&mail, Some(&seen("7"))));
+        assert!(state.concerns(&mail, Some(&seen("10"))) && state.concerns(&mail, None));
+        let memory = state.take(&mail);
         assert!(memory.target.is_none() && memory.status.is_some());
         state.put(&mail, memory);
         state.status_shown(&mail, "9");
-        assert!(state.take(&mail, "u").status.is_none());
+        assert!(state.take(&mail).status.is_none());
     }
 }

@@ -18,7 +18,7 @@ use crate::cache::{GraphTokenStore, WatchedSecret};
 use crate::clients::Feed;
 use crate::context::Context;
 use crate::retention::{is_credential, retain};
-use crate::state::Key;
+use crate::state::{Key, SecretVersion};
 use crate::store::StoreError;
 
 /// Keeps the cache of Secrets' metadata, and wakes whom a change concerns.
@@ -60,8 +60,12 @@ pub(super) async fn watch(
 fn changed(ctx: &Context, wakes: &Wakes, meta: &ObjectMeta, is_there: bool) {
     let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
     let secret = Key::new(namespace, name);
-    let version = is_there.then(|| meta.resource_version.as_deref().unwrap_or_default());
-    let concerned = ctx.state.referrers(&secret).into_iter().filter(|key| ctx.state.concerns(key, version));
+    let seen = is_there.then(|| SecretVersion {
+        uid: meta.uid.clone().unwrap_or_default(),
+        resource_version: meta.resource_version.clone().unwrap_or_default(),
+    });
+    let concerned = ctx.state.referrers(&secret).into_iter();
+    let concerned = concerned.filter(|key| ctx.state.concerns(key, seen.as_ref()));
     wakes.everyone.wake(concerned.collect::<Vec<_>>());
     let labels = meta.labels.as_ref().filter(|_| is_there);
     if labels.is_some_and(|labels| is_credential(name, labels)) && is_orphan(&secret, &wakes.graphtokens) {

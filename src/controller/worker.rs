@@ -12,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::ERROR_PAUSE;
 use super::queue::Queue;
-use crate::cache::{GraphTokenCache, Urgency, Watched};
+use crate::cache::{GraphTokenCache, Urgency};
 use crate::context::Context;
 use crate::metrics::Metrics;
-use crate::reconcile::{reconcile, refuse};
+use crate::reconcile::reconcile;
 use crate::state::Key;
 use crate::store::StoreError;
 
@@ -105,10 +105,10 @@ pub(super) struct Looker {
 
 impl Looker {
     async fn look(self: Arc<Self>, key: Key) -> Looked {
-        // As it is by now. Who is gone meanwhile needs no look.
-        let Some(object) = self.graphtokens.get(&key) else { return (key, None) };
         let began = Instant::now();
-        let done = AssertUnwindSafe(self.one(&object)).catch_unwind().await;
+        // As it is by now. Who is gone meanwhile needs no look.
+        let read = || self.graphtokens.get(&key).map(|found| found.decoded());
+        let done = AssertUnwindSafe(reconcile(&key, read, &self.ctx)).catch_unwind().await;
         self.metrics.reconciled(began.elapsed());
         let pause = match done {
             Ok(Ok(pause)) => pause,
@@ -118,13 +118,6 @@ impl Looker {
         };
         let again = pause.and_then(|pause| Instant::now().checked_add(pause.min(MAX_PAUSE)));
         (key, again)
-    }
-
-    async fn one(&self, object: &Watched) -> Result<Option<Duration>, StoreError> {
-        match object.decoded() {
-            Ok(graphtoken) => reconcile(&graphtoken, &self.ctx).await,
-            Err(invalid) => refuse(&invalid, &self.ctx).await,
-        }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::status;
 use crate::store::StoreError;
 
 /// Tells the author of a `GraphToken` that does not decode, as after a CRD and an operator of different versions met.
-pub async fn refuse(invalid: &InvalidObject, ctx: &Context) -> Result<Option<Duration>, StoreError> {
+pub(super) async fn refuse(invalid: &InvalidObject, ctx: &Context) -> Result<Option<Duration>, StoreError> {
     let identity = identity(&invalid.metadata);
     let error = SpecError::Undecodable(invalid.error.clone());
     let status = status::project_invalid(&identity, &GraphTokenStatus::default(), &error, ctx.now());

@@ -8,7 +8,7 @@ use graphtoken::api::names::ANNOTATION_REQUESTED_AT;
 use graphtoken::cache::{SecretCache, SecretStore, WatchedSecret};
 use graphtoken::observed::Meta;
 use graphtoken::retention::is_credential;
-use graphtoken::state::{Key, State};
+use graphtoken::state::{Key, SecretVersion, State};
 use graphtoken::store;
 use jiff::{SignedDuration, Timestamp};
 use kube::Resource as _;
@@ -128,9 +128,13 @@ impl Caches {
                 (before.map(fingerprint) != Some(fingerprint(now))).then_some(Woken::GraphToken)
             }
             (Kind::Secret, now) => {
-                let version = now.and_then(|now| now["metadata"]["resourceVersion"].as_str());
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let seen = now.map(|now| SecretVersion {
+                    uid: text(&now["metadata"]["uid"]),
+                    resource_version: text(&now["metadata"]["resourceVersion"]),
+                });
                 let refers = !memory.referrers(&Key::new("ns", name)).is_empty();
-                if refers && memory.concerns(&mail, version) {
+                if refers && memory.concerns(&mail, seen.as_ref()) {
                     return Some(Woken::GraphToken);
                 }
                 let orphan = now

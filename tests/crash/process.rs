@@ -181,7 +181,8 @@ impl Process {
         self.look_at = None;
         let Some(object) = self.caches.graphtoken() else { return Ok(()) };
         self.world.looks();
-        let done = run(&self.world, reconcile(&object, &self.ctx)).await?;
+        let done =
+            run(&self.world, reconcile(&Key::new("ns", "mail"), || Some(Ok(object)), &self.ctx)).await?;
         self.look_at = self.next(done);
         Ok(())
     }

@@ -59,8 +59,8 @@ pub struct Size {
     pub applied: usize,
     /// How often that is done.
     pub rounds: usize,
-    /// Populations whose refreshes are measured.
-    pub refreshed: &'static [usize],
+    /// Populations whose refreshes are measured: apps, and users. (The storm is one of users.)
+    pub refreshed: [&'static [usize]; 2],
     /// The storm.
     pub storm: usize,
     /// Refreshes by which the rate of the bare loop is taken beside the storm.
@@ -77,7 +77,7 @@ const FULL: Size = Size {
     latency: 100,
     applied: 1_000,
     rounds: 2,
-    refreshed: &[100, 1_000],
+    refreshed: [&[100, 1_000, 10_000], &[100, 1_000]],
     storm: 10_000,
     storm_floor: 2_000,
     idle: Duration::from_mins(1),
@@ -90,7 +90,7 @@ const SHORT: Size = Size {
     latency: 5,
     applied: 20,
     rounds: 1,
-    refreshed: &[20],
+    refreshed: [&[20], &[20]],
     storm: 50,
     storm_floor: 20,
     idle: Duration::from_secs(2),
@@ -151,8 +151,9 @@ impl World {
                 self.applied(Grant::RefreshToken).await
             }
             Part::Refresh => {
-                for grant in [Grant::ClientCredentials, Grant::RefreshToken] {
-                    for count in self.size.refreshed {
+                let grants = [Grant::ClientCredentials, Grant::RefreshToken];
+                for (grant, counts) in grants.into_iter().zip(self.size.refreshed) {
+                    for count in counts {
                         self.refreshes(grant, *count).await?;
                     }
                 }

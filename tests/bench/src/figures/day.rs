@@ -29,7 +29,6 @@ impl World {
         let name = format!("{hours} hours at {count}: most requests to the provider in a second");
         let parameters =
             json!({"provider_qps": PROVIDER_QPS, "busiest_minute_per_second": rounded(day.busiest_minute)});
-        // What the pacer lets pass after a pause is a tenth of a second's worth, and the rate beside it.
         self.figure(
             &name,
             float(day.busiest_second),

@@ -83,10 +83,14 @@ struct Storm {
 impl World {
     pub(super) async fn refreshes(&self, grant: Grant, count: usize) -> Result<(), Failed> {
         say(&format!("{count} refreshes, {}", grant.name()));
-        let floor = self.bare_refreshes(grant, count).await?;
+        let floor =
+            self.bare_refreshes(grant, count.min(self.size.storm_floor.max(self.size.applied))).await?;
         let storm = self.come_due(grant, count, &Due { within: 6 }, false).await?;
         purge(&self.client, NAMESPACE).await?;
         self.cost(grant, count, &storm, floor);
+        if count >= self.size.storm {
+            self.memory_of(grant, "when nothing is due", count, storm.idle);
+        }
         Ok(())
     }
 
@@ -258,13 +262,8 @@ impl World {
             Goal::AtMost(2.0),
             json!({"n": count, "each_s": waits}),
         );
-        self.memory_of(
-            "resident memory when nothing is due",
-            count,
-            storm.idle,
-            (count == 10_000).then_some(64.0),
-        );
-        self.memory_of("resident memory after all were refreshed", count, storm.after, None);
+        self.memory_of(grant, "when nothing is due", count, storm.idle);
+        self.memory_of(grant, "after all were refreshed", count, storm.after);
         let (took, bytes, memory) = storm.scrape;
         let parameters = json!({"n": count, "bytes": bytes, "resident_mib_after": super::mib(memory.rss)});
         self.figure(
@@ -281,13 +280,14 @@ impl World {
         Ok(())
     }
 
-    fn memory_of(&self, what: &str, count: usize, memory: Memory, most: Option<f64>) {
+    fn memory_of(&self, grant: Grant, when: &str, count: usize, memory: Memory) {
         let parameters = json!({
-            "n": count, "anonymous_mib": super::mib(memory.anonymous), "peak_mib": super::mib(memory.peak),
+            "n": count, "grant": grant.name(), "anonymous_mib": super::mib(memory.anonymous), "peak_mib": super::mib(memory.peak),
             "foreign_secrets": self.size.foreign.0,
         });
-        let goal = most.map_or(Goal::None, Goal::AtMost);
-        self.figure(&format!("{what}, {count}"), super::mib(memory.rss), "MiB", None, goal, parameters);
+        let goal = if count == 10_000 { Goal::AtMost(64.0) } else { Goal::None };
+        let name = format!("resident memory {when}, {count} {}", grant.name());
+        self.figure(&name, super::mib(memory.rss), "MiB", None, goal, parameters);
     }
 
     /// A restart on a population in which nothing is due, but one that nobody has served yet: the last that is listed.
@@ -313,7 +313,7 @@ impl World {
         let name = format!("restart with {count}: until due work goes on");
         let parameters = json!({"n": count, "due": "one first token, of the GraphToken that is listed last"});
         self.figure(&name, goes_on.as_secs_f64(), "s", None, Goal::AtMost(3.0), parameters);
-        self.memory_of("resident memory after a restart", count, memory, (count == 10_000).then_some(64.0));
+        self.memory_of(grant, "after a restart", count, memory);
         operator.stop().await
     }
 }
