@@ -43,7 +43,7 @@ const MAX_WATCH_PAUSE: Duration = Duration::from_secs(5);
 
 /// Objects a page of a list: few enough that a page, with all that it is decoded to, is small beside the cache, and enough for
 /// ten thousand to be there within a second or two.
-const PAGE_SIZE: u32 = 250;
+const PAGE_SIZE: u32 = 500;
 
 /// kube's own, which grows to a minute: for so long an operator would be blind when its API server is back after an outage.
 #[derive(Default)]

@@ -65,7 +65,7 @@ pub async fn reconcile(
         Some(Ok(object)) => object,
         Some(Err(invalid)) => {
             ctx.state.put(key, memory);
-            return undecided::refuse(&invalid, ctx).await;
+            return Box::pin(undecided::refuse(&invalid, ctx)).await;
         }
         None => {
             ctx.state.forget(key);

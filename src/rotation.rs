@@ -78,7 +78,7 @@ pub struct Exchanger {
 pub struct Job {
     /// The `graphtoken.io/requested-at` that it makes good.
     pub request: Option<String>,
-    /// The leave to send, got before time is short.
+    /// The leave to send, got before time is short, and given back with the answer: others need not wait for what is stored then.
     pub turn: Option<OwnedSemaphorePermit>,
     /// The sole right to the credential, if the grant has one.
     pub claim: Option<Claim>,
@@ -193,13 +193,14 @@ impl Exchanger {
         self.lease_duration.map_or(MAX_DEADLINE, |lease| MAX_DEADLINE.min(lease / 2))
     }
 
-    async fn run(&self, job: Job, trouble: &watch::Sender<Option<StoreError>>) -> Report {
+    async fn run(&self, mut job: Job, trouble: &watch::Sender<Option<StoreError>>) -> Report {
+        let turn = job.turn.take();
         if !self.lease.outlives(self.deadline()) {
             return Report::Stale;
         }
         let done = match job.exchange.source {
             Source::Client => self.app_only(&job).await,
-            Source::Chain | Source::Seed | Source::Login => self.rotate(&job, trouble).await,
+            Source::Chain | Source::Seed | Source::Login => self.rotate(&job, turn, trouble).await,
             Source::DeviceStart => self.start_device(&job).await,
             Source::DevicePoll => self.poll_device(&job, trouble).await,
         };
@@ -242,7 +243,12 @@ impl Exchanger {
         })
     }
 
-    async fn rotate(&self, job: &Job, trouble: &watch::Sender<Option<StoreError>>) -> Result<Report, Cut> {
+    async fn rotate(
+        &self,
+        job: &Job,
+        leave: Option<OwnedSemaphorePermit>,
+        trouble: &watch::Sender<Option<StoreError>>,
+    ) -> Result<Report, Cut> {
         let (live, tokens) = self.live(job).await?;
         let refresh_token = self.refresh_token(job, &tokens).await?;
         // Before anything is begun that would have to be recovered.
@@ -271,6 +277,7 @@ impl Exchanger {
                 sent = self.send(job, &request(proof), Instant::now()).await?;
             }
         }
+        drop(leave);
         let turn = Turn { job, begun: &begun, tokens: &tokens, attempt: &attempt, sent_at: sent.at, trouble };
         turn.conclude(sent.outcome, refresh_token).await
     }

@@ -181,8 +181,9 @@ impl Process {
         self.look_at = None;
         let Some(object) = self.caches.graphtoken() else { return Ok(()) };
         self.world.looks();
-        let done =
-            run(&self.world, reconcile(&Key::new("ns", "mail"), || Some(Ok(object)), &self.ctx)).await?;
+        let mail = Key::new("ns", "mail");
+        let look = Box::pin(reconcile(&mail, || Some(Ok(object)), &self.ctx));
+        let done = run(&self.world, look).await?;
         self.look_at = self.next(done);
         Ok(())
     }

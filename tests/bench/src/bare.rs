@@ -102,7 +102,7 @@ pub async fn populate(
     })
     .await?;
     // Two writes after one for an app, three after two for a user; and the more there is, the longer each takes.
-    let times = times(began.elapsed() * 3);
+    let times = times(began.elapsed() * 4);
     let all = Mutex::new(Vec::with_capacity(count));
     each(objects.into_inner(), PREPARING, |(number, object)| {
         let all = &all;

@@ -88,7 +88,7 @@ impl World {
         let storm = self.come_due(grant, count, &Due { within: 6 }, false).await?;
         purge(&self.client, NAMESPACE).await?;
         self.cost(grant, count, &storm, floor);
-        if count >= self.size.storm {
+        if count >= self.size.storm && storm.before_due {
             self.memory_of(grant, "when nothing is due", count, storm.idle);
         }
         Ok(())
@@ -262,8 +262,20 @@ impl World {
             Goal::AtMost(2.0),
             json!({"n": count, "each_s": waits}),
         );
-        self.memory_of(grant, "when nothing is due", count, storm.idle);
         self.memory_of(grant, "after all were refreshed", count, storm.after);
+        if storm.before_due {
+            self.before_due(grant, count, &storm);
+        } else {
+            say(
+                "the first came due before the operator had looked at all: its start and its rest were not measured",
+            );
+        }
+        Ok(())
+    }
+
+    /// What there is to tell of the time in which nothing was due.
+    fn before_due(&self, grant: Grant, count: usize, storm: &Storm) {
+        self.memory_of(grant, "when nothing is due", count, storm.idle);
         let (took, bytes, memory) = storm.scrape;
         let parameters = json!({"n": count, "bytes": bytes, "resident_mib_after": super::mib(memory.rss)});
         self.figure(
@@ -277,7 +289,6 @@ impl World {
         let parameters = json!({"n": count, "requests": storm.start_requests, "exchanges": storm.early});
         let name = format!("start with {count}, until all were looked at");
         self.figure(&name, storm.looked_after.as_secs_f64(), "s", None, Goal::None, parameters);
-        Ok(())
     }
 
     fn memory_of(&self, grant: Grant, when: &str, count: usize, memory: Memory) {
