@@ -1,17 +1,18 @@
 //! Watches, and who is woken by what; concurrency; what is done with an error.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use futures::stream::StreamExt as _;
+use futures::stream::{Stream, StreamExt as _};
 use jiff::Timestamp;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource as _, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::GraphToken;
@@ -40,10 +41,6 @@ use worker::{Looker, Work};
 const ERROR_PAUSE: Duration = Duration::from_secs(2);
 /// The longest pause before a broken watch is taken up again.
 const MAX_WATCH_PAUSE: Duration = Duration::from_secs(5);
-
-/// Objects a page of a list: few enough that a page, with all that it is decoded to, is small beside the cache, and enough for
-/// ten thousand to be there within a second or two.
-const PAGE_SIZE: u32 = 500;
 
 /// kube's own, which grows to a minute: for so long an operator would be blind when its API server is back after an outage.
 #[derive(Default)]
@@ -134,9 +131,6 @@ struct Wakes {
     secrets: SecretStore,
     everyone: Everyone,
     orphans: Orphans,
-    /// Whether there was a whole list of each.
-    graphtokens_known: Arc<AtomicBool>,
-    secrets_known: Arc<AtomicBool>,
 }
 
 /// What a term of leadership runs with.
@@ -182,15 +176,7 @@ pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
     let running =
         secrets.into_iter().zip(graphtokens.into_values()).map(|((namespace, secrets), graphtokens)| {
             let (orphans, orphaned) = Orphans::new();
-            let wakes = Wakes {
-                namespace,
-                graphtokens,
-                secrets,
-                everyone: everyone.clone(),
-                orphans,
-                graphtokens_known: Arc::default(),
-                secrets_known: Arc::default(),
-            };
+            let wakes = Wakes { namespace, graphtokens, secrets, everyone: everyone.clone(), orphans };
             serve(wakes, orphaned, &ctx, &term, finished.clone())
         });
     futures::future::join_all(running).await;
@@ -228,6 +214,14 @@ async fn serve(
     }
 }
 
+/// What a watch shows, in lists of kube's pages. It is taken up again by itself.
+fn events<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
+where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    watcher(api, watcher::Config::default()).backoff(WatchBackoff::default())
+}
+
 fn api<K>(client: &kube::Client, namespace: Option<&str>) -> Api<K>
 where
     K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
@@ -240,9 +234,7 @@ where
 
 /// Keeps the cache of `GraphToken`s, and wakes those that changed in a way that matters.
 async fn watch_graphtokens(api: Api<Watched>, ctx: Arc<Context>, wakes: Wakes) {
-    let events =
-        watcher(api, watcher::Config::default().page_size(PAGE_SIZE)).backoff(WatchBackoff::default());
-    let mut events = std::pin::pin!(events);
+    let mut events = std::pin::pin!(events(api));
     while let Some(event) = events.next().await {
         let event = match event {
             Ok(event) => event,
@@ -259,7 +251,6 @@ async fn watch_graphtokens(api: Api<Watched>, ctx: Arc<Context>, wakes: Wakes) {
         match event {
             Event::Apply(object) | Event::InitApply(object) => note(&ctx, &object),
             Event::InitDone => {
-                wakes.graphtokens_known.store(true, Ordering::Release);
                 wakes.everyone.heard(&wakes.namespace);
                 secrets::wake_orphans(&wakes);
             }

@@ -147,10 +147,12 @@ async fn credential(
     }
     let store = credential_store(ctx, identity, desired);
     let in_cache = ctx.secrets.get(&identity.namespace, &credential_name(&identity.name));
-    let known = match (in_cache, known_credential(memory)) {
-        (None, None) if !memory.read_live => None,
-        (Some(meta), Some(known)) if !memory.read_live && is_current(&known, &meta) => Some(known),
-        _ => store.read().await?.map(|(credential, _)| Box::new(credential)),
+    let (known, kept) = match (in_cache, known_credential(memory)) {
+        (None, None) if !memory.read_live => (None, None),
+        (Some(meta), Some(known)) if !memory.read_live && is_current(&known, &meta) => {
+            (Some(known), memory.credential.take())
+        }
+        _ => (store.read().await?.map(|(credential, _)| Box::new(credential)), None),
     };
     memory.credential = None;
     let Some(known) = known else { return Ok(CredentialState::Absent) };
@@ -160,8 +162,8 @@ async fn credential(
     let ours = known.owner_uid() == Some(identity.uid.as_str())
         && known.retention() == Some(desired.credential_retention.0.as_str())
         && !known.marked_for_deletion();
-    let known = if ours { known } else { Box::new(take_over(&store, *known).await?) };
-    memory.credential = Some(KeptCredential::new(&known));
+    let (known, kept) = if ours { (known, kept) } else { (Box::new(take_over(&store, *known).await?), None) };
+    memory.credential = kept.or_else(|| Some(KeptCredential::new(&known)));
     Ok(CredentialState::Present(known))
 }
 

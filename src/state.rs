@@ -110,18 +110,16 @@ static CREDENTIALS: Packer = Packer::new();
 impl KeptCredential {
     /// Keeps one.
     pub fn new(credential: &Credential) -> Self {
-        // It cannot fail: no map in it has other keys than strings.
-        let text = serde_json::to_string(credential).unwrap_or_default();
         Self {
             uid: credential.meta.uid.as_str().into(),
             resource_version: credential.meta.resource_version.as_str().into(),
-            text: CREDENTIALS.pack(&text),
+            text: CREDENTIALS.pack_json(credential),
         }
     }
 
     /// The credential as it was.
     pub fn open(&self) -> Option<Box<Credential>> {
-        serde_json::from_str(&CREDENTIALS.open(&self.text)?).ok().map(Box::new)
+        CREDENTIALS.open_json(&self.text)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::Arc;
 
 use kube::Resource;
 use kube::api::ObjectMeta;
@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::packer::{Packed, Packer};
+use super::scope_of;
 use super::secrets::KeptMeta;
-use super::table::Table;
+use super::table::Shared;
 use crate::api::names::ANNOTATION_REQUESTED_AT;
 use crate::api::{GraphToken, GraphTokenStatus, Time};
 use crate::state::Key;
@@ -161,13 +162,12 @@ impl Kept {
     fn new(watched: &Watched) -> Self {
         let Watched { meta, spec, status } = watched;
         let packing = Packing { metadata: meta, spec: spec.as_deref(), status: status.as_deref() };
-        // It cannot fail: strings, maps of them, and what was JSON before.
-        let text = serde_json::to_string(&packing).unwrap_or_default();
-        Self { fingerprint: watched.fingerprint(), urgency: watched.urgency(), text: PACKER.pack(&text) }
+        let text = PACKER.pack_json(&packing);
+        Self { fingerprint: watched.fingerprint(), urgency: watched.urgency(), text }
     }
 
     fn open(&self) -> Option<Watched> {
-        serde_json::from_str(&PACKER.open(&self.text)?).ok()
+        PACKER.open_json(&self.text)
     }
 }
 
@@ -182,38 +182,34 @@ pub struct News {
 
 /// The `GraphToken`s of one namespace, or of all. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct GraphTokenStore(Arc<RwLock<Table<Kept>>>);
+pub struct GraphTokenStore(Shared<Kept>);
 
 impl GraphTokenStore {
-    fn read(&self) -> RwLockReadGuard<'_, Table<Kept>> {
-        // A panic elsewhere leaves the table whole: each change is one call.
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Table<Kept>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    /// Whether there was a whole list of them.
+    pub fn is_known(&self) -> bool {
+        self.0.read().is_known()
     }
 
     /// Takes in what a watch shows, and tells whom it concerns.
     pub fn take_in(&self, event: &Event<Watched>) -> News {
         let key = |meta: &ObjectMeta| Some(Key::new(meta.namespace.as_deref()?, meta.name.as_deref()?));
         match event {
-            Event::Init => self.write().begin(),
+            Event::Init => self.0.write().begin(),
             Event::InitApply(object) => {
                 let kept = Kept::new(object);
-                self.write().list(object.meta(), kept);
+                self.0.write().list(object.meta(), kept);
             }
             Event::InitDone => return self.listed(),
             Event::Apply(object) => {
                 let kept = Kept::new(object);
                 let fingerprint = kept.fingerprint;
-                let former = self.write().insert(object.meta(), kept);
+                let former = self.0.write().insert(object.meta(), kept);
                 let changed = former.is_none_or(|former| former.fingerprint != fingerprint);
                 let changed = changed.then(|| key(object.meta())).flatten();
                 return News { changed: changed.into_iter().collect(), gone: Vec::new() };
             }
             Event::Delete(object) => {
-                self.write().remove(object.meta());
+                self.0.write().remove(object.meta());
                 return News { changed: Vec::new(), gone: key(object.meta()).into_iter().collect() };
             }
         }
@@ -222,34 +218,34 @@ impl GraphTokenStore {
 
     /// A list is whole. What changed, or was deleted, while the watch was broken shows only now.
     fn listed(&self) -> News {
-        let mut table = self.write();
+        let mut table = self.0.write();
         let former = table.end();
         let differs = |(namespace, name, kept): &(&str, &str, &Kept)| {
             former.get(namespace, name).is_none_or(|former| former.fingerprint != kept.fingerprint)
         };
-        let changed = table.all().filter(differs).map(|(namespace, name, _)| Key::new(namespace, name));
-        let gone = former.keys().filter(|key| table.get(&key.namespace, &key.name).is_none());
+        let changed = table.known.all().filter(differs).map(|(namespace, name, _)| Key::new(namespace, name));
+        let gone = former.keys().filter(|key| table.known.get(&key.namespace, &key.name).is_none());
         News { changed: changed.collect(), gone: gone.collect() }
     }
 
     /// One of them.
     pub fn get(&self, key: &Key) -> Option<Watched> {
-        self.read().get(&key.namespace, &key.name)?.open()
+        self.0.read().known.get(&key.namespace, &key.name)?.open()
     }
 
     /// Whether there is one of this name.
     pub fn contains(&self, key: &Key) -> bool {
-        self.read().get(&key.namespace, &key.name).is_some()
+        self.0.read().known.get(&key.namespace, &key.name).is_some()
     }
 
     /// How urgent a look at it is.
     pub fn urgency(&self, key: &Key) -> Option<Urgency> {
-        self.read().get(&key.namespace, &key.name).map(|kept| kept.urgency)
+        self.0.read().known.get(&key.namespace, &key.name).map(|kept| kept.urgency)
     }
 
     /// All of them.
     pub fn keys(&self) -> Vec<Key> {
-        self.read().all().map(|(namespace, name, _)| Key::new(namespace, name)).collect()
+        self.0.read().known.keys().collect()
     }
 }
 
@@ -264,7 +260,7 @@ impl GraphTokenCache {
     }
 
     fn of(&self, key: &Key) -> Option<&GraphTokenStore> {
-        self.0.get(&None).or_else(|| self.0.get(&Some(key.namespace.clone())))
+        scope_of(&self.0, &key.namespace)
     }
 
     /// One of them.

@@ -3,6 +3,8 @@
 use std::sync::{PoisonError, RwLock};
 
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 /// A dictionary is read through for each text, so it is not to be long.
 const MOST: usize = 4096;
@@ -21,13 +23,23 @@ impl Packer {
         Self(RwLock::new(Vec::new()))
     }
 
+    /// Packs what a text is made of. It must be such that no JSON fails: structs, strings, and maps of them.
+    pub fn pack_json(&self, value: &impl Serialize) -> Packed {
+        self.pack(&serde_json::to_string(value).unwrap_or_default())
+    }
+
+    /// What was packed as JSON; `None` if another packed it.
+    pub fn open_json<T: DeserializeOwned>(&self, packed: &Packed) -> Option<T> {
+        serde_json::from_str(&self.open(packed)?).ok()
+    }
+
     /// Packs a text. One that is like none before is taken into the dictionary.
-    pub fn pack(&self, text: &str) -> Packed {
+    fn pack(&self, text: &str) -> Packed {
         let packed = {
             let dictionary = self.0.read().unwrap_or_else(PoisonError::into_inner);
             let packed = compress_prepend_size_with_dict(text.as_bytes(), &dictionary);
             let is_new = packed.len() > text.len() / 2 && dictionary.len() + text.len() <= MOST;
-            if is_new { None } else { Some(packed) }
+            (!is_new).then_some(packed)
         };
         Packed(packed.unwrap_or_else(|| self.learn(text)).into_boxed_slice())
     }
@@ -43,7 +55,7 @@ impl Packer {
     }
 
     /// The text as it was; `None` if another packed it.
-    pub fn open(&self, packed: &Packed) -> Option<String> {
+    fn open(&self, packed: &Packed) -> Option<String> {
         let dictionary = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let text = decompress_size_prepended_with_dict(&packed.0, &dictionary).ok()?;
         String::from_utf8(text).ok()

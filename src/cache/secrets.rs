@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
@@ -12,7 +11,8 @@ use kube::runtime::watcher::Event;
 use serde::Deserialize;
 
 use super::packer::{Packed, Packer};
-use super::table::Table;
+use super::scope_of;
+use super::table::Shared;
 use crate::api::names::is_of_group;
 use crate::observed::Meta;
 use crate::state::Key;
@@ -107,47 +107,42 @@ impl Resource for WatchedSecret {
 static PACKER: Packer = Packer::new();
 
 fn pack(secret: &WatchedSecret) -> Packed {
-    // It cannot fail: strings, and maps of them.
-    PACKER.pack(&serde_json::to_string(&meta(secret.meta())).unwrap_or_default())
+    PACKER.pack_json(&meta(secret.meta()))
 }
 
 fn open(packed: &Packed) -> Meta {
-    PACKER.open(packed).and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    PACKER.open_json(packed).unwrap_or_default()
 }
 
 /// The metadata of the Secrets of one namespace, or of all. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct SecretStore(Arc<RwLock<Table<Packed>>>);
+pub struct SecretStore(Shared<Packed>);
 
 impl SecretStore {
-    fn read(&self) -> RwLockReadGuard<'_, Table<Packed>> {
-        // A panic elsewhere leaves the table whole: each change is one call.
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Table<Packed>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    /// Whether there was a whole list of them.
+    pub fn is_known(&self) -> bool {
+        self.0.read().is_known()
     }
 
     /// Takes in what a watch shows.
     pub fn take_in(&self, event: &Event<WatchedSecret>) {
         match event {
-            Event::Init => self.write().begin(),
-            Event::InitApply(secret) => self.write().list(secret.meta(), pack(secret)),
-            Event::InitDone => drop(self.write().end()),
-            Event::Apply(secret) => drop(self.write().insert(secret.meta(), pack(secret))),
-            Event::Delete(secret) => self.write().remove(secret.meta()),
+            Event::Init => self.0.write().begin(),
+            Event::InitApply(secret) => self.0.write().list(secret.meta(), pack(secret)),
+            Event::InitDone => drop(self.0.write().end()),
+            Event::Apply(secret) => drop(self.0.write().insert(secret.meta(), pack(secret))),
+            Event::Delete(secret) => self.0.write().remove(secret.meta()),
         }
     }
 
     fn get(&self, namespace: &str, name: &str) -> Option<Meta> {
-        self.read().get(namespace, name).map(open)
+        self.0.read().known.get(namespace, name).map(open)
     }
 
     /// The Secrets whose names end so.
     pub fn named(&self, suffix: &str) -> Vec<(Key, Meta)> {
-        let table = self.read();
-        let named = table.all().filter(|(_, name, _)| name.ends_with(suffix));
+        let table = self.0.read();
+        let named = table.known.all().filter(|(_, name, _)| name.ends_with(suffix));
         named.map(|(namespace, name, packed)| (Key::new(namespace, name), open(packed))).collect()
     }
 }
@@ -163,8 +158,7 @@ impl SecretCache {
 
     /// The cached metadata of a Secret.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Meta> {
-        let store = self.0.get(&None).or_else(|| self.0.get(&Some(namespace.to_owned())))?;
-        store.get(namespace, name)
+        scope_of(&self.0, namespace)?.get(namespace, name)
     }
 }
 
@@ -210,7 +204,7 @@ mod tests {
         store.take_in(&Event::InitDone);
         assert!(store.get("ns", "gone").is_none() && store.get("ns", "mail").is_some());
         store.take_in(&Event::Delete(secret("mail", "3")));
-        assert!(store.get("ns", "mail").is_none() && store.read().all().next().is_none());
+        assert!(store.get("ns", "mail").is_none() && store.0.read().known.all().next().is_none());
     }
 
     #[test]

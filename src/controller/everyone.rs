@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::worker::Work;
-use crate::cache::GraphTokenStore;
+use crate::cache::{GraphTokenStore, scope_of};
 use crate::state::Key;
 
 /// A namespace, or all of them.
@@ -48,10 +48,7 @@ impl Everyone {
     /// Wakes `GraphToken`s, in whichever scope they are.
     pub(super) fn wake(&self, graphtokens: impl IntoIterator<Item = Key>) {
         let scopes = self.lock();
-        let begun = |key: &Key| {
-            let scope = scopes.get(&None).or_else(|| scopes.get(&Some(key.namespace.clone())));
-            scope.is_some_and(|scope| scope.begun)
-        };
+        let begun = |key: &Key| scope_of(&scopes, &key.namespace).is_some_and(|scope| scope.begun);
         self.work.wake(graphtokens.into_iter().filter(begun));
     }
 

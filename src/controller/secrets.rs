@@ -1,18 +1,17 @@
 //! The watch of Secrets' metadata: whom a change wakes, and the credentials that have no `GraphToken` any more.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::channel::mpsc;
 use futures::stream::StreamExt as _;
 use kube::api::ObjectMeta;
+use kube::runtime::Controller;
 use kube::runtime::controller::{self, Action};
 use kube::runtime::reflector::{self, ObjectRef, Store, store::Writer};
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::{Controller, WatchStreamExt as _};
+use kube::runtime::watcher::Event;
 use kube::{Api, Resource as _};
 
-use super::{ERROR_PAUSE, PAGE_SIZE, Term, Wakes, WatchBackoff, broken, log_watch};
+use super::{ERROR_PAUSE, Term, Wakes, broken, events, log_watch};
 use crate::api::names::CREDENTIAL_SUFFIX;
 use crate::cache::{GraphTokenStore, WatchedSecret};
 use crate::clients::Feed;
@@ -28,9 +27,7 @@ pub(super) async fn watch(
     wakes: Wakes,
     holds_client_secrets: bool,
 ) {
-    let events =
-        watcher(api, watcher::Config::default().page_size(PAGE_SIZE)).backoff(WatchBackoff::default());
-    let mut events = std::pin::pin!(events);
+    let mut events = std::pin::pin!(events(api));
     while let Some(event) = events.next().await {
         if let Ok(event) = &event {
             wakes.secrets.take_in(event);
@@ -39,7 +36,6 @@ pub(super) async fn watch(
             Ok(Event::Apply(secret)) => changed(&ctx, &wakes, secret.meta(), true),
             Ok(Event::Delete(secret)) => changed(&ctx, &wakes, secret.meta(), false),
             Ok(Event::InitDone) => {
-                wakes.secrets_known.store(true, Ordering::Release);
                 wake_orphans(&wakes);
                 wakes.everyone.has_secrets(&wakes.namespace);
                 if holds_client_secrets {
@@ -75,7 +71,7 @@ fn changed(ctx: &Context, wakes: &Wakes, meta: &ObjectMeta, is_there: bool) {
 
 /// Credentials without a `GraphToken`, once both caches are filled.
 pub(super) fn wake_orphans(wakes: &Wakes) {
-    if !wakes.secrets_known.load(Ordering::Acquire) || !wakes.graphtokens_known.load(Ordering::Acquire) {
+    if !wakes.secrets.is_known() || !wakes.graphtokens.is_known() {
         return;
     }
     for (secret, meta) in wakes.secrets.named(CREDENTIAL_SUFFIX) {

@@ -9,12 +9,11 @@ use futures::stream::StreamExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::watcher::{self, Event, watcher};
+use kube::runtime::watcher::{self, Event};
 use kube::{Api, ResourceExt as _};
 use tokio::time::Instant;
 
-use super::{Everyone, WatchBackoff, broken};
+use super::{Everyone, broken, events};
 use crate::api::ClusterGraphClient;
 use crate::cache::{SecretStore, WatchedSecret};
 use crate::clients::{Change, Feed, Stated};
@@ -74,8 +73,7 @@ pub(super) async fn watch(
 
 async fn watch_clients(api: Api<Guarded>, ctx: &Context, everyone: &Everyone) {
     let mut trouble = Trouble::default();
-    let events = watcher(api, watcher::Config::default()).backoff(WatchBackoff::default());
-    let mut events = std::pin::pin!(events);
+    let mut events = std::pin::pin!(events(api));
     while let Some(event) = events.next().await {
         let change = match event {
             Ok(event) => change(event, stated),
@@ -92,8 +90,7 @@ async fn watch_clients(api: Api<Guarded>, ctx: &Context, everyone: &Everyone) {
 
 async fn watch_namespaces(api: Api<PartialObjectMeta<Namespace>>, ctx: &Context, everyone: &Everyone) {
     let mut trouble = Trouble::default();
-    let events = watcher(api, watcher::Config::default()).backoff(WatchBackoff::default());
-    let mut events = std::pin::pin!(events);
+    let mut events = std::pin::pin!(events(api));
     while let Some(event) = events.next().await {
         let labels = |namespace: PartialObjectMeta<Namespace>| namespace.metadata.labels.unwrap_or_default();
         let change = match event {
@@ -113,8 +110,7 @@ async fn watch_secrets(client: kube::Client, ctx: &Context, everyone: &Everyone,
     let mut trouble = Trouble::default();
     let ClientSecrets { namespace, store } = secrets;
     let api: Api<WatchedSecret> = Api::namespaced(client, &namespace);
-    let events = watcher(api, watcher::Config::default()).backoff(WatchBackoff::default());
-    let mut events = std::pin::pin!(events);
+    let mut events = std::pin::pin!(events(api));
     while let Some(event) = events.next().await {
         if let Ok(event) = &event {
             store.take_in(event);
