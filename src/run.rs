@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 #[cfg(unix)]
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -71,6 +72,8 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let clients = Clients::new(&config, settings.kube_qps, &metrics)?;
     let provider = Arc::new(provider(&settings)?);
     let identity = leader::identity();
+    // Not while the API server is not reached: the Lease is better held by one that reaches it.
+    let serving = watch::Sender::new(false);
     let (lease, campaign) = if settings.leader_election {
         let namespace = lease_namespace(settings.lease_namespace.as_deref(), &config);
         let candidate = Candidate {
@@ -78,8 +81,9 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             namespace,
             identity: identity.clone(),
             duration: settings.lease_duration,
+            clock: Clock::system(),
         };
-        let (lease, campaign) = campaign(candidate);
+        let (lease, campaign) = campaign(candidate, serving.subscribe(), || {});
         (lease, Some(campaign))
     } else {
         (Lease::always(), None)
@@ -111,7 +115,9 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
             in_use: InUse::default(),
             throttle: throttle.clone(),
         };
+        serving.send_replace(true);
         serve_a_term(&settings, &clients, exchanger, &caches, &stop).await;
+        serving.send_replace(stop.is_cancelled());
     }
     if let Some(campaign) = campaign {
         campaign.release().await;

@@ -6,10 +6,13 @@ use http::{Method, Request, Response, StatusCode};
 use kube::client::Body;
 use rstest::rstest;
 use serde_json::{Value, json};
-use tokio::time::{advance, sleep};
+use tokio::time::{advance, sleep, timeout};
 use tower::{BoxError, service_fn};
 
+use super::keeper::{MAX_RETRY, record, successor};
 use super::*;
+
+mod process;
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -55,13 +58,23 @@ impl Server {
             let network = *network.lock().unwrap();
             serve(server.clone(), network, request)
         });
-        let client = Client::new(service, "default");
-        Candidate { client, namespace: "default".into(), identity: identity.into(), duration: LEASE }
+        Candidate {
+            client: Client::new(service, "default"),
+            namespace: "default".into(),
+            identity: identity.into(),
+            duration: LEASE,
+            clock: Clock::of(|| Timestamp::UNIX_EPOCH),
+        }
     }
 
     fn campaign(&self, identity: &str) -> (Lease, Campaign) {
-        campaign(self.candidate(identity, &Arc::new(Mutex::new(Network::Works))))
+        stand(self.candidate(identity, &Arc::new(Mutex::new(Network::Works))))
     }
+}
+
+/// Stands for election in a process that serves a term whenever it can.
+fn stand(candidate: Candidate) -> (Lease, Campaign) {
+    campaign(candidate, watch::channel(true).1, || {})
 }
 
 async fn serve(server: Server, network: Network, request: Request<Body>) -> Result<Response<Body>, BoxError> {
@@ -139,7 +152,7 @@ async fn the_first_candidate_leads_and_keeps_the_lease() {
 async fn the_lease_outlives_what_remains_of_it() {
     let server = Server::default();
     let network = Arc::new(Mutex::new(Network::Works));
-    let (mut lease, _campaign) = campaign(server.candidate("a", &network));
+    let (mut lease, _campaign) = stand(server.candidate("a", &network));
     assert!(!lease.outlives(Duration::ZERO));
     lease.changed().await;
     *network.lock().unwrap() = Network::Refuses;
@@ -156,7 +169,7 @@ async fn the_lease_outlives_what_remains_of_it() {
 async fn who_cannot_renew_stands_by_in_time_and_the_rival_follows(#[case] broken: Network) {
     let server = Server::default();
     let network = Arc::new(Mutex::new(Network::Works));
-    let (mut a, _first) = campaign(server.candidate("a", &network));
+    let (mut a, _first) = stand(server.candidate("a", &network));
     a.changed().await;
     let (mut b, _second) = server.campaign("b");
     *network.lock().unwrap() = broken;
@@ -177,7 +190,7 @@ async fn who_cannot_renew_stands_by_in_time_and_the_rival_follows(#[case] broken
 async fn an_outage_shorter_than_the_lease_changes_nothing() {
     let server = Server::default();
     let network = Arc::new(Mutex::new(Network::Works));
-    let (mut a, _campaign) = campaign(server.candidate("a", &network));
+    let (mut a, _campaign) = stand(server.candidate("a", &network));
     a.changed().await;
     for broken in [Network::Refuses, Network::Hangs, Network::LosesAnswers] {
         *network.lock().unwrap() = broken;
@@ -273,11 +286,8 @@ async fn there_are_never_two_leaders(#[values(1, 2, 3, 4, 5, 6)] seed: u64) {
     let server = Server::default();
     let networks = [0; 3].map(|_| Arc::new(Mutex::new(Network::Works)));
     let names = ["a", "b", "c"];
-    let standing: Vec<_> = names
-        .iter()
-        .zip(&networks)
-        .map(|(name, network)| campaign(server.candidate(name, network)))
-        .collect();
+    let standing: Vec<_> =
+        names.iter().zip(&networks).map(|(name, network)| stand(server.candidate(name, network))).collect();
     let (mut random, mut led, mut leaders) = (seed, 0, std::collections::BTreeSet::new());
     for step in 0..20_000 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -313,14 +323,14 @@ fn an_identity_is_unique() {
 #[case(Duration::from_millis(2_100), 3)]
 #[case(Duration::from_millis(1), 1)]
 fn rivals_wait_no_shorter_than_the_lease_is_valid(#[case] duration: Duration, #[case] seconds: i32) {
-    let lease = successor(None, "a", duration);
+    let lease = successor(None, "a", duration, Timestamp::UNIX_EPOCH);
     assert_eq!(lease.spec.as_ref().unwrap().lease_duration_seconds, Some(seconds));
     assert!(record(&lease, LEASE).duration >= duration);
 }
 
 #[test]
 fn a_lease_without_a_duration_is_waited_for_as_for_ours() {
-    let mut lease = successor(None, "a", Duration::from_secs(7));
+    let mut lease = successor(None, "a", Duration::from_secs(7), Timestamp::UNIX_EPOCH);
     lease.spec.as_mut().unwrap().lease_duration_seconds = None;
     assert_eq!(record(&lease, LEASE).duration, LEASE);
 }
