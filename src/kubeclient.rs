@@ -1,13 +1,15 @@
 //! The two clients of the API server: one for watches, one for requests, both counted, the latter paced.
 
+mod limit;
 mod observe;
+mod transport;
 
 use std::{fmt::Write as _, time::Duration};
 
 use http::{HeaderValue, Uri, header::USER_AGENT};
 use kube::{
     Client, Config,
-    client::{AuthError, ClientBuilder},
+    client::AuthError,
     config::{KubeConfigOptions, KubeconfigError},
 };
 
@@ -16,10 +18,11 @@ use crate::{metrics::Metrics, pace::Pacer};
 
 const AGENT: HeaderValue =
     HeaderValue::from_static(concat!("graphtoken-operator/", env!("CARGO_PKG_VERSION")));
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const NO_CREDENTIALS: &str = "no credentials for the API server";
-/// Each of reading and writing.
+/// From sending a request to the last byte of the answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same for a page of a list before a watch; of a watch, to the first byte.
+const LIST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where no client could be made. Never quotes a kubeconfig.
 #[derive(Debug, thiserror::Error)]
@@ -72,40 +75,24 @@ fn from_environment(proxy: Option<&Uri>, environment: &[Option<String>]) -> bool
 /// The clients. Both are cheap to clone.
 #[derive(Clone)]
 pub struct Clients {
-    /// For watches, the lists before them included: no time limit on an answer (kube's watcher has one for
-    /// idle streams), retries 429, 503 and 504, unpaced.
+    /// For watches, the lists before them included: 30 s for a list and for the start of a watch, no limit on an open watch
+    /// (kube's watcher has one for idle streams), unpaced.
     pub watches: Client,
-    /// For everything else: 5 s to connect, 10 s to read or write, never retried, paced except for Leases.
+    /// For everything else: 10 s for the whole of an answer, paced except for Leases.
     pub requests: Client,
 }
 
 impl Clients {
-    /// `kube_qps` paces `requests`; 0 means no limit.
+    /// `kube_qps` paces `requests`; 0 means no limit. Neither client ever retries: the watcher's back-off and the
+    /// reconciler's are the only ones.
     pub fn new(config: &Config, kube_qps: f64, metrics: &Metrics) -> Result<Self, Error> {
         let watches = Observe { metrics: metrics.clone(), pacer: Pacer::unbounded() };
         let requests = Observe { metrics: metrics.clone(), pacer: Pacer::new(kube_qps) };
         Ok(Self {
-            watches: client(config.clone(), &watches)?,
-            requests: client(bounded(config.clone()), &requests)?,
+            watches: transport::client(config, LIST_TIMEOUT, &watches)?,
+            requests: transport::client(config, REQUEST_TIMEOUT, &requests)?,
         })
     }
-}
-
-fn client(config: Config, observe: &Observe) -> Result<Client, Error> {
-    let builder = ClientBuilder::try_from(config).map_err(|e| Error::Build(describe(&e)))?;
-    Ok(builder.with_layer(observe).build())
-}
-
-/// With limits on everything that kube leaves unlimited: <https://docs.rs/kube/5/kube/struct.Config.html>.
-fn bounded(mut config: Config) -> Config {
-    config.connect_timeout = Some(CONNECT_TIMEOUT);
-    config.read_timeout = Some(REQUEST_TIMEOUT);
-    config.write_timeout = Some(REQUEST_TIMEOUT);
-    // Otherwise the time a pooled connection lay idle counts as reading.
-    config.reset_reader_on_write = true;
-    // It retries any verb: a write that must not be repeated as well.
-    config.default_retry = false;
-    config
 }
 
 /// One line for logs and status that holds no body, sent or received. (Some of kube's errors do: a foreign
@@ -160,17 +147,6 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-
-    #[test]
-    fn the_request_client_has_a_limit_on_everything_and_never_retries() {
-        let config = bounded(Config::new("https://127.0.0.1:6443".parse().unwrap()));
-        assert_eq!(config.connect_timeout, Some(Duration::from_secs(5)));
-        assert_eq!(
-            (config.read_timeout, config.write_timeout),
-            (Some(REQUEST_TIMEOUT), Some(REQUEST_TIMEOUT))
-        );
-        assert!(config.reset_reader_on_write && !config.default_retry);
-    }
 
     #[rstest]
     #[case::none(None, false)]

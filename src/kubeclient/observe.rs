@@ -94,7 +94,7 @@ impl Target {
             ["api", _, rest @ ..] | ["apis", _, _, rest @ ..] => resource(rest),
             _ => ("-".to_owned(), true),
         };
-        Self { resource, verb: verb(method, named, uri.query().unwrap_or_default()) }
+        Self { resource, verb: verb(method, named, uri) }
     }
 }
 
@@ -111,11 +111,15 @@ fn resource(path: &[&str]) -> (String, bool) {
     }
 }
 
-fn verb(method: &Method, named: bool, query: &str) -> &'static str {
-    let watched = || query.split('&').any(|pair| matches!(pair, "watch=true" | "watch=1"));
+/// Whether a request asks for a watch.
+pub(super) fn is_watch(uri: &Uri) -> bool {
+    uri.query().unwrap_or_default().split('&').any(|pair| matches!(pair, "watch=true" | "watch=1"))
+}
+
+fn verb(method: &Method, named: bool, uri: &Uri) -> &'static str {
     match *method {
         Method::GET | Method::HEAD if named => "get",
-        Method::GET | Method::HEAD if watched() => "watch",
+        Method::GET | Method::HEAD if is_watch(uri) => "watch",
         Method::GET | Method::HEAD => "list",
         Method::POST => "create",
         Method::PUT => "update",
