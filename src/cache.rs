@@ -11,6 +11,7 @@ mod table;
 pub use graphtokens::{GraphTokenCache, GraphTokenStore, News, Urgency, Watched};
 pub use packer::{Packed, Packer};
 pub use secrets::{SecretCache, SecretStore, WatchedSecret};
+pub use table::Epoch;
 
 /// What is of a namespace, where there is one for all of them or one for each that is watched.
 pub fn scope_of<'a, V>(scopes: &'a BTreeMap<Option<String>, V>, namespace: &str) -> Option<&'a V> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::cache::SecretCache;
+use crate::cache::{GraphTokenCache, SecretCache};
 use crate::clients::ClientCache;
 use crate::desired::Guards;
 use crate::events::Events;
@@ -16,8 +16,10 @@ use crate::state::State;
 pub struct Context {
     /// What exchanges are made with, the API server and the clock among it.
     pub exchanger: Exchanger,
-    /// Metadata of all Secrets.
-    pub secrets: SecretCache,
+    /// The mirror of `GraphToken`s.
+    pub graphtokens: GraphTokenCache,
+    /// The mirror of Secrets' metadata.
+    pub secrets: Arc<SecretCache>,
     /// `ClusterGraphClient`s, and who is on them.
     pub clients: Arc<ClientCache>,
     /// What is remembered between reconciles.

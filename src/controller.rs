@@ -1,71 +1,48 @@
-//! Watches, and who is woken by what; concurrency; what is done with an error.
+//! Watches → queue → workers, for the length of a leadership term.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use futures::FutureExt as _;
-use futures::stream::{Stream, StreamExt as _};
 use jiff::Timestamp;
-use kube::runtime::WatchStreamExt as _;
-use kube::runtime::utils::Backoff;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Resource as _, ResourceExt as _};
-use serde::de::DeserializeOwned;
+use kube::{Api, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::GraphToken;
-use crate::api::names::credential_name;
-use crate::cache::{
-    GraphTokenCache, GraphTokenStore, News, SecretCache, SecretStore, Watched, WatchedSecret,
-};
+use crate::cache::{GraphTokenCache, GraphTokenStore, SecretCache, SecretStore, Watched, WatchedSecret};
 use crate::clients::ClientCache;
 use crate::context::Context;
 use crate::desired::shared_client;
 use crate::kubeclient::Clients;
 use crate::metrics::{ConditionSample, Metrics, ObjectSample};
+use crate::rotation::{Finished, Listener};
 use crate::state::{Ends, Key};
+use crate::supervise::{Heartbeats, Supervised, TaskEnded};
 
+mod clock;
 mod everyone;
 mod queue;
-mod secrets;
+mod scope;
 mod shared;
+mod watch;
 mod worker;
 
 use everyone::Everyone;
-use secrets::{Orphaned, Orphans};
-use worker::{Looker, Work};
-
-/// After an error that is not the provider's.
-const ERROR_PAUSE: Duration = Duration::from_secs(2);
-/// The longest pause before a broken watch is taken up again.
-const MAX_WATCH_PAUSE: Duration = Duration::from_secs(5);
-
-/// kube's own, which grows to a minute: for so long an operator would be blind when its API server is back after an outage.
-#[derive(Default)]
-struct WatchBackoff(watcher::DefaultBackoff);
-
-impl Iterator for WatchBackoff {
-    type Item = Duration;
-
-    fn next(&mut self) -> Option<Duration> {
-        self.0.next().map(|pause| pause.min(MAX_WATCH_PAUSE))
-    }
-}
-
-impl Backoff for WatchBackoff {
-    fn reset(&mut self) {
-        self.0.reset();
-    }
-}
+pub use queue::Item;
+pub use scope::Scope;
+pub use worker::{Reconciler, Work};
 
 /// The caches of a term of leadership.
 #[derive(Clone, Default)]
 pub struct Caches(Arc<Mutex<Stores>>);
 
 /// The `GraphToken`s, the `ClusterGraphClient`s, and when client credentials end.
-type Stores = (GraphTokenCache, Option<Arc<ClientCache>>, Ends);
+#[derive(Clone, Default)]
+struct Stores {
+    graphtokens: GraphTokenCache,
+    clients: Option<Arc<ClientCache>>,
+    ends: Ends,
+    everyone: Option<Everyone>,
+}
 
 impl Caches {
     fn lock(&self) -> std::sync::MutexGuard<'_, Stores> {
@@ -74,15 +51,21 @@ impl Caches {
 
     /// What `/metrics` shows of each `GraphToken`.
     pub fn samples(&self) -> Vec<ObjectSample> {
-        let (stores, clients, _) = self.lock().clone();
+        let Stores { graphtokens, clients, .. } = self.lock().clone();
         let clients = clients.as_deref();
-        stores.all().filter_map(|g| g.decoded().ok().map(|g| sample(&g, clients))).collect()
+        graphtokens.all().filter_map(|g| g.decoded().ok().map(|g| sample(&g, clients))).collect()
     }
 
     /// When the certificates and client secrets that are in use end.
     pub fn ends(&self) -> BTreeMap<Key, Timestamp> {
-        let (_, _, ends) = self.lock().clone();
+        let ends = self.lock().ends.clone();
         ends.all()
+    }
+
+    /// Whether a term is served and its mirrors are filled.
+    pub fn are_filled(&self) -> bool {
+        let everyone = self.lock().everyone.clone();
+        everyone.is_some_and(|everyone| everyone.have_begun())
     }
 }
 
@@ -123,16 +106,6 @@ fn sample(object: &GraphToken, clients: Option<&ClientCache>) -> ObjectSample {
     }
 }
 
-/// One namespace, or all of them: what is known of it, and whom a change there wakes.
-#[derive(Clone)]
-struct Wakes {
-    namespace: Option<String>,
-    graphtokens: GraphTokenStore,
-    secrets: SecretStore,
-    everyone: Everyone,
-    orphans: Orphans,
-}
-
 /// What a term of leadership runs with.
 pub struct Term {
     /// Clients of the API server.
@@ -145,154 +118,158 @@ pub struct Term {
     pub client_namespace: Option<String>,
     /// Counters.
     pub metrics: Metrics,
-    /// Where `/metrics` finds the caches.
+    /// Where `/metrics` finds the mirrors.
     pub caches: Caches,
-    /// Ends the term; what is in flight is finished first.
+    /// The loops of the process.
+    pub heartbeats: Heartbeats,
+    /// Ends the term.
     pub stop: CancellationToken,
 }
 
-/// Runs until the term is stopped and all that was begun is finished.
-pub async fn run(term: Term, context: impl FnOnce(SecretCache) -> Context) {
-    let namespaces: Vec<Option<String>> = if term.namespaces.is_empty() {
-        vec![None]
-    } else {
-        term.namespaces.iter().cloned().map(Some).collect()
-    };
-    let graphtokens: BTreeMap<_, GraphTokenStore> =
-        namespaces.iter().map(|namespace| (namespace.clone(), GraphTokenStore::default())).collect();
-    let secrets: BTreeMap<_, SecretStore> =
-        namespaces.iter().map(|namespace| (namespace.clone(), SecretStore::default())).collect();
-    let mut stores = secrets.clone();
-    let client_secrets = shared::ClientSecrets::beside(&mut stores, term.client_namespace.as_deref());
-    let ctx = Arc::new(context(SecretCache::new(stores)));
-    let cache = GraphTokenCache::new(graphtokens.clone());
-    *term.caches.lock() = (cache.clone(), Some(Arc::clone(&ctx.clients)), ctx.state.ends.clone());
-    let work = Work::new(term.concurrency, cache.clone());
-    let everyone = Everyone::new(work.clone(), &graphtokens);
-    let shared =
-        tokio::spawn(shared::watch(term.clients.clone(), Arc::clone(&ctx), everyone.clone(), client_secrets));
-    let looker = Looker { graphtokens: cache, ctx: Arc::clone(&ctx), metrics: term.metrics.clone() };
-    let finished = tokio::spawn(work.run(Arc::new(looker), term.stop.clone())).map(drop).shared();
-    let running =
-        secrets.into_iter().zip(graphtokens.into_values()).map(|((namespace, secrets), graphtokens)| {
-            let (orphans, orphaned) = Orphans::new();
-            let wakes = Wakes { namespace, graphtokens, secrets, everyone: everyone.clone(), orphans };
-            serve(wakes, orphaned, &ctx, &term, finished.clone())
-        });
-    futures::future::join_all(running).await;
-    shared.abort();
-    ctx.exchanger.tasks.close();
-    if !ctx.exchanger.tasks.is_empty() {
-        tracing::info!(exchanges = ctx.exchanger.tasks.len(), "waiting for exchanges in flight");
-    }
-    ctx.exchanger.tasks.wait().await;
-    *term.caches.lock() = Default::default();
+/// The mirrors of a term, to be filled by its watches.
+pub struct Mirrors {
+    /// `GraphToken`s.
+    pub graphtokens: GraphTokenCache,
+    /// Secrets' metadata.
+    pub secrets: Arc<SecretCache>,
 }
 
-/// Watches a scope until the term is stopped and all looks that were begun are finished.
-async fn serve(
-    wakes: Wakes,
-    orphaned: Orphaned,
-    ctx: &Arc<Context>,
-    term: &Term,
-    finished: impl Future<Output = ()>,
-) {
-    let namespace = wakes.namespace.as_deref();
-    let graphtokens: Api<Watched> = api(&term.clients.watches, namespace);
-    let secrets: Api<WatchedSecret> = api(&term.clients.watches, namespace);
-    // As long as all namespaces or this one are watched, its Secrets need no watch of their own.
-    let holds_client_secrets =
-        term.client_namespace.as_deref().is_some_and(|of| namespace.is_none_or(|own| own == of));
-    let watching = [
-        tokio::spawn(watch_graphtokens(graphtokens, Arc::clone(ctx), wakes.clone())),
-        tokio::spawn(secrets::watch(secrets, Arc::clone(ctx), wakes.clone(), holds_client_secrets)),
-    ];
-    secrets::look_after_orphans(wakes.orphans, orphaned, ctx, term).await;
-    finished.await;
-    for task in watching {
-        task.abort();
-    }
+/// A term of leadership.
+pub struct Controller {
+    term: Term,
+    ctx: Arc<Context>,
+    work: Work,
+    everyone: Everyone,
+    scopes: Vec<Scope>,
+    client_secrets: Option<shared::ClientSecrets>,
 }
 
-/// What a watch shows, in lists of kube's pages. It is taken up again by itself.
-fn events<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>> + Send
-where
-    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    watcher(api, watcher::Config::default()).backoff(WatchBackoff::default())
-}
-
-fn api<K>(client: &kube::Client, namespace: Option<&str>) -> Api<K>
-where
-    K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
-/// Keeps the cache of `GraphToken`s, and wakes those that changed in a way that matters.
-async fn watch_graphtokens(api: Api<Watched>, ctx: Arc<Context>, wakes: Wakes) {
-    let mut events = std::pin::pin!(events(api));
-    while let Some(event) = events.next().await {
-        let event = match event {
-            Ok(event) => event,
-            Err(error) => {
-                wakes.everyone.heard(&wakes.namespace);
-                log_watch("graphtokens", &error);
-                continue;
-            }
+impl Controller {
+    /// One with empty mirrors.
+    pub fn new(term: Term, context: impl FnOnce(Mirrors) -> Context) -> Self {
+        let namespaces: Vec<Option<String>> = if term.namespaces.is_empty() {
+            vec![None]
+        } else {
+            term.namespaces.iter().cloned().map(Some).collect()
         };
-        let News { changed, gone } = wakes.graphtokens.take_in(&event);
-        for key in &gone {
-            forget(&ctx, &wakes, key);
+        let graphtokens: BTreeMap<_, GraphTokenStore> =
+            namespaces.iter().map(|namespace| (namespace.clone(), GraphTokenStore::default())).collect();
+        let secrets: BTreeMap<_, SecretStore> =
+            namespaces.iter().map(|namespace| (namespace.clone(), SecretStore::default())).collect();
+        let mut stores = secrets.clone();
+        let client_secrets = shared::ClientSecrets::beside(&mut stores, term.client_namespace.as_deref());
+        let cache = GraphTokenCache::new(graphtokens.clone());
+        let ctx = Arc::new(context(Mirrors {
+            graphtokens: cache.clone(),
+            secrets: Arc::new(SecretCache::new(stores)),
+        }));
+        let work = Work::new(term.concurrency, cache.clone());
+        let everyone = Everyone::new(work.clone(), &graphtokens);
+        *term.caches.lock() = Stores {
+            graphtokens: cache,
+            clients: Some(Arc::clone(&ctx.clients)),
+            ends: ctx.state.ends.clone(),
+            everyone: Some(everyone.clone()),
+        };
+        let scope =
+            |((namespace, secrets), graphtokens): ((Option<String>, SecretStore), GraphTokenStore)| Scope {
+                // As long as all namespaces or this one are watched, its Secrets need no watch of their own.
+                holds_client_secrets: term
+                    .client_namespace
+                    .as_deref()
+                    .is_some_and(|of| namespace.as_deref().is_none_or(|own| own == of)),
+                namespace,
+                graphtokens,
+                secrets,
+                everyone: everyone.clone(),
+                work: work.clone(),
+                ctx: Arc::clone(&ctx),
+            };
+        let scopes = secrets.into_iter().zip(graphtokens.into_values()).map(scope).collect();
+        let listener = Results { ctx: Arc::downgrade(&ctx), work: work.clone() };
+        ctx.exchanger.acquisitions.set_listener(Some(Arc::new(listener)));
+        let parked = work.clone();
+        let enqueue = move |key| parked.enqueue([Item::GraphToken(key)]);
+        ctx.exchanger.permits.set_enqueue(Some(Arc::new(enqueue)));
+        Self { term, ctx, work, everyone, scopes, client_secrets }
+    }
+
+    /// What its reconciles share.
+    pub const fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    /// Its queue.
+    pub fn work(&self) -> Work {
+        self.work.clone()
+    }
+
+    /// What its watches fill.
+    pub fn scopes(&self) -> &[Scope] {
+        &self.scopes
+    }
+
+    /// The worker loop.
+    pub fn worker(&self) -> impl Future<Output = ()> + Send + use<> {
+        let reconciler = Reconciler {
+            graphtokens: self.ctx.graphtokens.clone(),
+            ctx: Arc::clone(&self.ctx),
+            metrics: self.term.metrics.clone(),
+        };
+        let heart = self.term.heartbeats.of("worker");
+        self.work.clone().run(Arc::new(reconciler), heart, self.term.stop.clone())
+    }
+
+    /// Runs until the term is stopped and its reconciles have ended. What acquisitions are running goes on: they belong to the
+    /// process. An error: one of its loops has ended.
+    pub async fn run(mut self) -> Result<(), TaskEnded> {
+        let mut watches = Supervised::default();
+        for scope in &self.scopes {
+            let namespace = scope.namespace.as_deref();
+            let graphtokens: Api<Watched> = watch::api(&self.term.clients.watches, namespace);
+            let secrets: Api<WatchedSecret> = watch::api(&self.term.clients.watches, namespace);
+            let heart = self.term.heartbeats.of("graphtokens");
+            let own = scope.clone();
+            watches.spawn(
+                "graphtokens",
+                watch::follow("graphtokens", graphtokens, heart, move |e| own.graphtoken_event(e)),
+            );
+            let heart = self.term.heartbeats.of("secrets");
+            let own = scope.clone();
+            watches.spawn("secrets", watch::follow("secrets", secrets, heart, move |e| own.secret_event(e)));
         }
-        match event {
-            Event::Apply(object) | Event::InitApply(object) => note(&ctx, &object),
-            Event::InitDone => {
-                wakes.everyone.heard(&wakes.namespace);
-                secrets::wake_orphans(&wakes);
-            }
-            Event::Init | Event::Delete(_) => {}
-        }
-        wakes.everyone.wake(changed);
+        let client_secrets = self.client_secrets.take();
+        shared::watch(&mut watches, &self.term, &self.ctx, &self.everyone, client_secrets);
+        let stop = self.term.stop.clone();
+        let mut worker = Supervised::default();
+        worker.spawn("worker", self.worker());
+        let ended = tokio::select! {
+            ended = watches.ended() => Err(ended),
+            // It ends once it is stopped.
+            ended = worker.ended() => if stop.is_cancelled() { Ok(()) } else { Err(ended) },
+        };
+        self.ctx.exchanger.acquisitions.set_listener(None);
+        self.ctx.exchanger.permits.set_enqueue(None);
+        *self.term.caches.lock() = Stores::default();
+        ended
     }
 }
 
-/// What a provider said to one `GraphToken` holds for others, whichever process heard it; and a status that has come back need
-/// not be kept in two places.
-fn note(ctx: &Context, object: &Watched) {
-    if object.may_tell_of_silence()
-        && let Some(failure) = object.status().and_then(|status| status.last_failure)
-    {
-        ctx.exchanger.throttle.note(&failure, ctx.now());
-    }
-    let meta = object.meta();
-    if let (Some(namespace), Some(name), Some(version)) =
-        (&meta.namespace, &meta.name, &meta.resource_version)
-    {
-        ctx.state.status_shown(&Key::new(namespace, name), version);
-    }
+/// Where acquisitions leave what they brought.
+struct Results {
+    /// Not the owner: the context holds the acquisitions, which hold this.
+    ctx: Weak<Context>,
+    work: Work,
 }
 
-fn forget(ctx: &Context, wakes: &Wakes, key: &Key) {
-    ctx.state.forget(key);
-    ctx.clients.forget(key);
-    wakes.orphans.found(&Key::new(&key.namespace, &credential_name(&key.name)));
-}
-
-fn log_watch(what: &str, error: &watcher::Error) {
-    tracing::warn!(what, why = broken(error), "a watch broke off; it is taken up again");
-}
-
-fn broken(error: &watcher::Error) -> String {
-    use watcher::Error::{InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed};
-    match error {
-        InitialListFailed(error) | WatchStartFailed(error) | WatchFailed(error) => {
-            crate::kubeclient::describe(error)
+impl Listener for Results {
+    fn keep(&self, key: &Key, uid: &str, finished: Option<Finished>) {
+        if let Some(ctx) = self.ctx.upgrade() {
+            ctx.state.keep_finished(key, uid, finished);
         }
-        WatchError(status) => format!("the API server answered {} {}", status.code, status.reason),
-        NoResourceVersion => "an answer without a resourceVersion".to_owned(),
+    }
+
+    fn enqueue(&self, key: &Key) {
+        self.work.enqueue([Item::GraphToken(key.clone())]);
     }
 }

@@ -1,15 +1,11 @@
 //! One POST to a token endpoint, one GET of Microsoft Graph: paced, bounded, without redirects and without a retry of their own.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::TryFutureExt as _;
 use reqwest::header::{ACCEPT, DATE, HeaderMap, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use secrecy::{ExposeSecret as _, SecretSlice, SecretString};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::desired::Client;
 use crate::failure::NoAnswer;
 use crate::grant::TokenRequest;
 use crate::pace::Pacer;
@@ -17,8 +13,6 @@ use crate::verdict::Answered;
 
 /// No honest answer of a token endpoint is longer.
 const MAX_BODY: usize = 1024 * 1024;
-/// Requests in flight at once for one client at one endpoint.
-const IN_FLIGHT: usize = 4;
 /// What MSAL announces, so that Entra answers with 429 and Retry-After instead of an error page.
 const LIB_CAPABILITY: &str = "retry-after, h429";
 
@@ -26,7 +20,6 @@ const LIB_CAPABILITY: &str = "retry-after, h429";
 pub struct Provider {
     http: reqwest::Client,
     pacer: Pacer,
-    gates: Mutex<HashMap<(String, String), Arc<Semaphore>>>,
 }
 
 /// What came back, whatever it is.
@@ -57,20 +50,12 @@ impl Provider {
             .pool_idle_timeout(Duration::from_secs(30))
             .tls_certs_merge(extra_roots)
             .build()?;
-        Ok(Self { http, pacer: Pacer::new(qps), gates: Mutex::default() })
+        Ok(Self { http, pacer: Pacer::new(qps) })
     }
 
-    /// Waits for this client's turn. To be asked before the write-ahead record is written, for afterwards time is short.
-    pub async fn admit(&self, client: &Client) -> Option<OwnedSemaphorePermit> {
-        let gate = {
-            let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
-            let key = (client.token_url.clone(), client.client_id.clone());
-            Arc::clone(gates.entry(key).or_insert_with(|| Arc::new(Semaphore::new(IN_FLIGHT))))
-        };
-        // A semaphore that is never closed always grants.
-        let permit = gate.acquire_owned().await.ok();
+    /// Waits until another request may be sent: they are paced, whatever they are for.
+    pub async fn pace(&self) {
         self.pacer.acquire().await;
-        permit
     }
 
     /// Sends the request once and reads the answer, all within the deadline.
@@ -91,12 +76,7 @@ impl Provider {
             .timeout(deadline)
             .send()
             .map_err(|e| no_answer(&e));
-        let mut response = sending.await?;
-        let status = response.status().as_u16();
-        let retry_after =
-            response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
-        let body = bounded(&mut response).await?;
-        Ok(Received { status, retry_after, body: body.into() })
+        received(sending.await?).await
     }
 
     /// Presents a token, and tells of the answer all but its body.
@@ -107,7 +87,6 @@ impl Provider {
         request_id: &str,
         deadline: Duration,
     ) -> Result<Answered, NoAnswer> {
-        self.pacer.acquire().await;
         let sending = self
             .http
             .get(url)
@@ -133,17 +112,22 @@ impl Provider {
         Ok(response.headers().get(DATE).and_then(|v| v.to_str().ok()).map(str::to_owned))
     }
 
-    /// The GUID of a tenant, from its `OpenID` configuration (OpenID Connect Discovery 1.0, section 4; Entra's issuer holds it).
+    /// A tenant's `OpenID` configuration (OpenID Connect Discovery 1.0, section 4): see [`tenant_of`].
     pub async fn tenant_id(
         &self,
         openid_configuration: &str,
         deadline: Duration,
-    ) -> Result<String, NoAnswer> {
-        let mut response =
-            self.http.get(openid_configuration).timeout(deadline).send().map_err(|e| no_answer(&e)).await?;
-        let body = bounded(&mut response).await?;
-        tenant_of(&body).ok_or(NoAnswer::Other)
+    ) -> Result<Received, NoAnswer> {
+        let sending = self.http.get(openid_configuration).timeout(deadline).send();
+        received(sending.await.map_err(|e| no_answer(&e))?).await
     }
+}
+
+async fn received(mut response: reqwest::Response) -> Result<Received, NoAnswer> {
+    let status = response.status().as_u16();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let body = bounded(&mut response).await?;
+    Ok(Received { status, retry_after, body: body.into() })
 }
 
 async fn bounded(response: &mut reqwest::Response) -> Result<Vec<u8>, NoAnswer> {
@@ -157,8 +141,8 @@ async fn bounded(response: &mut reqwest::Response) -> Result<Vec<u8>, NoAnswer> 
     Ok(body)
 }
 
-/// The tenant's GUID in an `OpenID` configuration: the first segment of the issuer's path that is one.
-fn tenant_of(configuration: &[u8]) -> Option<String> {
+/// The tenant's GUID in an `OpenID` configuration: the first segment of the issuer's path that is one. (Entra's issuer holds it.)
+pub fn tenant_of(configuration: &[u8]) -> Option<String> {
     let configuration: serde_json::Value = serde_json::from_slice(configuration).ok()?;
     let issuer = configuration.get("issuer")?.as_str()?;
     issuer.split('/').find(|segment| is_guid(segment)).map(str::to_ascii_lowercase)

@@ -60,6 +60,8 @@ pub mod observe;
 #[cfg(feature = "operator")]
 pub mod pace;
 #[cfg(feature = "operator")]
+pub mod permits;
+#[cfg(feature = "operator")]
 pub mod plugin;
 #[cfg(feature = "operator")]
 pub mod probe;
@@ -76,11 +78,15 @@ pub mod rotation;
 #[cfg(feature = "operator")]
 pub mod run;
 #[cfg(feature = "operator")]
+pub mod slot;
+#[cfg(feature = "operator")]
 pub mod state;
 #[cfg(feature = "operator")]
 pub mod status;
 #[cfg(feature = "operator")]
 pub mod store;
+#[cfg(feature = "operator")]
+pub mod supervise;
 #[cfg(feature = "operator")]
 pub mod target;
 #[cfg(feature = "operator")]

@@ -9,6 +9,7 @@ use kube::Api;
 use crate::api::names::{ANNOTATION_REQUESTED_AT, KEY_REFRESH_TOKEN, credential_name, login_name};
 use crate::api::spec::SecretKeyRef;
 use crate::api::{GraphToken, GraphTokenStatus};
+use crate::cache::Epoch;
 use crate::context::Context;
 use crate::credential::{CredentialStore, Holder};
 use crate::desired::{Desired, Grant};
@@ -19,7 +20,7 @@ use crate::observed::{
 use crate::plan::PENDING_STANDS;
 use crate::proof;
 use crate::seed;
-use crate::state::{CACHE_LAG, KeptCredential, Key, Login, Memory, Polls, newer};
+use crate::state::{KeptCredential, Key, Live, Login, Memory, Polls, Version, newer};
 use crate::store::StoreError;
 use tokio::time::Instant;
 
@@ -33,7 +34,7 @@ pub fn sketch(
 ) -> Observed {
     let namespace = &identity.namespace;
     let graphtoken = Key::new(namespace, &identity.name);
-    ctx.state.refer(&graphtoken, memory, referenced(identity, desired));
+    ctx.state.refer(&graphtoken, referenced(identity, desired));
     let seed = seed_ref(desired).and_then(|seed| ctx.secrets.get(namespace, &seed.name));
     let proof = proof::secret(&desired.client, identity);
     let proof = proof.and_then(|secret| ctx.secrets.get(&secret.namespace, &secret.name));
@@ -87,7 +88,7 @@ pub async fn fill(
     let prover = proof::prover(ctx, &desired.client, &observed.identity).await?;
     observed.proof = prover.err().unwrap_or(ProofState::Usable);
     observed.silence = ctx.exchanger.throttle.silence(&desired.client, ctx.now());
-    memory.read_live = false;
+    memory.read_live = Live::default();
     Ok(observed)
 }
 
@@ -106,24 +107,34 @@ fn referenced(identity: &Identity, desired: &Desired) -> Vec<Key> {
     here.chain(proof::secret(&desired.client, identity)).collect()
 }
 
-/// The newest status known: the cached one, or what this process wrote or would have written after it.
-pub fn status(object: &GraphToken, memory: &mut Memory) -> GraphTokenStatus {
-    let cached_version = object.metadata.resource_version.as_deref().unwrap_or_default();
-    match memory.status.as_deref() {
-        Some((None, status)) => return status.clone(),
-        Some((Some(version), status)) if newer(version, cached_version) => return status.clone(),
-        _ => memory.status = None,
+/// The newest status known: the mirror's, or what could not be written after it.
+pub fn status(object: &GraphToken, memory: &Memory) -> GraphTokenStatus {
+    let unsaved = memory.unsaved.as_deref().map(|unsaved| &unsaved.status);
+    unsaved.or(object.status.as_ref()).cloned().unwrap_or_default()
+}
+
+/// The status that events have spoken of.
+pub fn announced(object: &GraphToken, memory: &Memory) -> GraphTokenStatus {
+    let announced = memory.unsaved.as_deref().and_then(|unsaved| unsaved.announced.as_ref());
+    announced.or(object.status.as_ref()).cloned().unwrap_or_default()
+}
+
+/// Notes an own write of a Secret: in the mirror, and as nothing that is to enqueue its `GraphToken` again.
+pub fn wrote(ctx: &Context, memory: &mut Memory, secret: &Key, seen: &Meta, epoch: Epoch) {
+    memory.own.push(Version { uid: seen.uid.clone(), resource_version: seen.resource_version.clone() });
+    if !ctx.secrets.wrote(secret, seen, epoch) {
+        memory.read_live = Live { credential: true, target: true };
     }
-    object.status.clone().unwrap_or_default()
 }
 
 /// Whether a target is at a version whose bytes are known: as written, or checked. `None`: it must be read.
 fn is_as_written(meta: &Meta, status: &GraphTokenStatus, memory: &Memory) -> Option<bool> {
     let same = |uid: &str, version: &str| uid == meta.uid && version == meta.resource_version;
-    let written = memory.target.as_deref().is_some_and(|(v, _)| same(&v.meta.uid, &v.meta.resource_version))
-        || status.target.as_ref().is_some_and(|t| same(&t.uid, &t.resource_version));
+    if status.target.as_ref().is_some_and(|t| same(&t.uid, &t.resource_version)) {
+        return Some(true);
+    }
     let checked = memory.checked.as_deref().filter(|(version, _)| *version == meta.resource_version);
-    if written { Some(true) } else { checked.map(|(_, intact)| *intact) }
+    checked.map(|(_, intact)| *intact)
 }
 
 /// The store that holds this `GraphToken`'s credential.
@@ -146,13 +157,22 @@ async fn credential(
         return Ok(CredentialState::Unneeded);
     }
     let store = credential_store(ctx, identity, desired);
-    let in_cache = ctx.secrets.get(&identity.namespace, &credential_name(&identity.name));
+    let secret = Key::new(&identity.namespace, &credential_name(&identity.name));
+    let in_cache = ctx.secrets.get(&secret.namespace, &secret.name);
+    let epoch = ctx.secrets.epoch(&secret.namespace);
     let (known, kept) = match (in_cache, known_credential(memory)) {
-        (None, None) if !memory.read_live => (None, None),
-        (Some(meta), Some(known)) if !memory.read_live && is_current(&known, &meta) => {
+        (None, None) if !memory.read_live.credential => (None, None),
+        (Some(meta), Some(known)) if !memory.read_live.credential && is_current(&known, &meta) => {
             (Some(known), memory.credential.take())
         }
-        _ => (store.read().await?.map(|(credential, _)| Box::new(credential)), None),
+        _ => {
+            let found = store.read().await?.map(|(credential, _)| Box::new(credential));
+            match &found {
+                Some(found) => _ = ctx.secrets.wrote(&secret, &found.meta, epoch),
+                None => ctx.secrets.absent(&secret, epoch),
+            }
+            (found, None)
+        }
     };
     memory.credential = None;
     let Some(known) = known else { return Ok(CredentialState::Absent) };
@@ -162,7 +182,13 @@ async fn credential(
     let ours = known.owner_uid() == Some(identity.uid.as_str())
         && known.retention() == Some(desired.credential_retention.0.as_str())
         && !known.marked_for_deletion();
-    let (known, kept) = if ours { (known, kept) } else { (Box::new(take_over(&store, *known).await?), None) };
+    let (known, kept) = if ours {
+        (known, kept)
+    } else {
+        let taken = take_over(&store, *known).await?;
+        wrote(ctx, memory, &secret, &taken.meta, epoch);
+        (Box::new(taken), None)
+    };
     memory.credential = kept.or_else(|| Some(KeptCredential::new(&known)));
     Ok(CredentialState::Present(known))
 }
@@ -204,20 +230,9 @@ async fn target_state(
     memory: &mut Memory,
 ) -> Result<TargetState, StoreError> {
     let identity = &observed.identity;
-    let name = &desired.target.secret_name;
-    let in_cache = ctx.secrets.get(&identity.namespace, name);
-    let meta = match (in_cache, memory.target.as_deref()) {
-        (Some(meta), Some((view, _)))
-            if view.meta.uid == meta.uid && newer(&view.meta.resource_version, &meta.resource_version) =>
-        {
-            Some(view.meta.clone())
-        }
-        (None, Some((_, at))) if at.elapsed() < CACHE_LAG => {
-            live_target(ctx, desired, observed, memory).await?
-        }
-        (None, _) if memory.read_live => live_target(ctx, desired, observed, memory).await?,
-        (in_cache, _) => in_cache,
-    };
+    let in_mirror = ctx.secrets.get(&identity.namespace, &desired.target.secret_name);
+    let meta =
+        if memory.read_live.target { live_target(ctx, desired, observed, memory).await? } else { in_mirror };
     let Some(meta) = meta else { return Ok(TargetState::Absent) };
     match is_as_written(&meta, &observed.status, memory) {
         Some(intact) => Ok(target(Some(meta), identity, intact)),
@@ -240,8 +255,14 @@ async fn live_target(
     observed: &Observed,
     memory: &mut Memory,
 ) -> Result<Option<Meta>, StoreError> {
-    let found = crate::target::read(&ctx.exchanger.client, observed, &desired.target.secret_name).await?;
-    let Some((meta, data)) = found else { return Ok(None) };
+    let secret = Key::new(&observed.identity.namespace, &desired.target.secret_name);
+    let epoch = ctx.secrets.epoch(&secret.namespace);
+    let found = crate::target::read(&ctx.exchanger.client, observed, &secret.name).await?;
+    let Some((meta, data)) = found else {
+        ctx.secrets.absent(&secret, epoch);
+        return Ok(None);
+    };
+    ctx.secrets.wrote(&secret, &meta, epoch);
     let intact = match target(Some(meta.clone()), &observed.identity, true) {
         TargetState::Ours(view) => {
             view.published.is_some_and(|published| crate::target::is_intact(desired, &published, &data))

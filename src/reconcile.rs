@@ -1,27 +1,30 @@
-//! One look at one `GraphToken`: observe → plan → act → commit → publish → status.
+//! One reconcile of one `GraphToken`: gather → plan → act → status. It waits for the API server only. What a provider has to
+//! answer is a task of its own, whose result enqueues the `GraphToken` again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use kube::api::ObjectMeta;
-use kube::core::error_boundary::InvalidObject;
 
 use crate::api::{GraphToken, GraphTokenStatus, Reason};
+use crate::cache::GraphTokenCache;
 use crate::context::Context;
 use crate::desired::{Desired, Grant};
 use crate::failure::Failure;
-use crate::observe::{credential_store, fill, sketch};
+use crate::observe::{self, credential_store, fill, sketch};
 use crate::observed::{Identity, Observed, Published, TargetState, TargetView, Unrenderable};
 use crate::plan::{Act, Exchange, Plan, Source, Why, plan};
 use crate::restart;
-use crate::rotation::InHand;
-use crate::state::{Key, Memory};
+use crate::rotation::{Finished, InHand, Running};
+use crate::slot::Slot;
+use crate::state::{Key, Live, Memory, Unsaved, Version};
 use crate::status;
 use crate::store::StoreError;
 use crate::target::{self, Content, Material};
 use crate::target_shape::extras;
 
+mod acquired;
 mod exchange;
 mod say;
 mod sign_in;
@@ -34,55 +37,59 @@ use sign_in::discard_login;
 use trouble::{storage_message, unreadable};
 use undecided::undecided;
 
-/// Exchange, publish, and a second of each where the first look was stale: more is left to the next look.
+/// Publish, and a second time where the first was stale, and then a verification: more is left to the next reconcile.
 const MAX_STEPS: usize = 6;
-/// The next look where this one found no end.
+/// The next reconcile where this one found no end.
 const SOON: Duration = Duration::from_secs(1);
+/// The next reconcile where the API server failed, and where a Secret could not be deleted.
+const STORAGE_RETRY: Duration = Duration::from_secs(5);
 /// A target that was changed or deleted is written again at once, and not again before this has passed: where another
-/// controller has other ideas of it, the two do not race. An app's target costs an exchange each time.
+/// controller has other ideas of it, the two do not race. An app's target costs a token request each time.
 const REPAIR_PAUSE: Duration = Duration::from_secs(5);
 /// A timer may fire early by its granularity.
 const TIMER: Duration = Duration::from_millis(5);
-/// How long a reconcile waits for an exchange beyond its deadline before it says that storing takes long.
-const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
-/// The same once it has said so: it goes on hearing, and writes no status meanwhile.
-const TOLD_PATIENCE: Duration = Duration::from_secs(30);
 
-/// An object of the cache: what is wrong with it, if it does not decode.
-pub type Read = Result<GraphToken, Box<InvalidObject>>;
+/// How a reconcile ended.
+pub struct Reconciled {
+    /// After how long the object is due again; `None`: when something changes.
+    pub result: Result<Option<Duration>, StoreError>,
+    /// The versions of objects that it wrote: a watch that shows them shows nothing new.
+    pub own: Vec<Version>,
+}
 
-/// One look at a `GraphToken`. Returns after how long it is to be looked at again; `None`: when something changes.
-///
-/// It is `read` from the cache after its memory was taken. For what is remembered of it goes as soon as the cache shows the same,
-/// and a look that had read it before would take the older for the newest.
-pub async fn reconcile(
-    key: &Key,
-    read: impl FnOnce() -> Option<Read>,
-    ctx: &Context,
-) -> Result<Option<Duration>, StoreError> {
-    let memory = ctx.state.take(key);
-    let object = match read() {
-        Some(Ok(object)) => object,
-        Some(Err(invalid)) => {
-            ctx.state.put(key, memory);
-            return Box::pin(undecided::refuse(&invalid, ctx)).await;
-        }
-        None => {
-            ctx.state.forget(key);
-            return Ok(None);
-        }
+/// Reconciles a `GraphToken`.
+pub async fn reconcile(key: &Key, graphtokens: &GraphTokenCache, slot: Slot, ctx: &Context) -> Reconciled {
+    // In this order. What is not running any more has left its result to be taken; what ends after this enqueues the key.
+    let running = ctx.exchanger.acquisitions.running(key);
+    let (memory, finished) = ctx.state.take(key);
+    let Some(object) = graphtokens.get(key) else {
+        ctx.state.forget(key);
+        return Reconciled { result: Ok(None), own: Vec::new() };
     };
-    let identity = identity(&object.metadata);
+    let identity = identity(kube::Resource::meta(&object));
     let mut memory = ctx.state.of(key, memory, &identity.uid);
-    if object.metadata.deletion_timestamp.is_some() {
+    memory.own.clear();
+    let mut finished = finished.filter(|(uid, _)| *uid == identity.uid).map(|(_, finished)| finished);
+    // On the heap: many may be running at once.
+    let result = match object.decoded() {
         // The garbage collector takes the target, and the credential outlives us: there is nothing to finalize.
-        ctx.state.put(key, memory);
-        return Ok(None);
+        Ok(object) if object.metadata.deletion_timestamp.is_some() => Ok(None),
+        Ok(object) => {
+            let started_with = (running, finished.take());
+            Box::pin(pass(&object, &identity, started_with, slot, ctx, &mut memory)).await
+        }
+        Err(invalid) => Box::pin(undecided::refuse(&invalid, ctx)).await,
+    };
+    if let Some(finished) = finished {
+        ctx.state.keep_finished(key, &identity.uid, finished);
     }
-    // On the heap: thousands may wait for their turn at once.
-    let done = Box::pin(look(&object, &identity, ctx, &mut memory)).await;
-    let changed = ctx.state.put(key, memory);
-    done.map(|next| if changed { Some(Duration::ZERO) } else { next })
+    let own = std::mem::take(&mut memory.own);
+    if !ctx.state.put(key, memory) {
+        // It was deleted meanwhile.
+        ctx.state.forget(key);
+        ctx.clients.forget(key);
+    }
+    Reconciled { result, own }
 }
 
 fn identity(meta: &ObjectMeta) -> Identity {
@@ -94,33 +101,89 @@ fn identity(meta: &ObjectMeta) -> Identity {
     }
 }
 
-async fn look(
+/// What is running, and what has ended since the last reconcile; an inner `None`: it panicked.
+type Tasks = (Option<Running>, Option<Option<Finished>>);
+
+async fn pass(
     object: &GraphToken,
     identity: &Identity,
+    (running, finished): Tasks,
+    slot: Slot,
     ctx: &Context,
     memory: &mut Memory,
 ) -> Result<Option<Duration>, StoreError> {
     let desired = match ctx.clients.desired(identity, &object.spec, &ctx.guards) {
         Ok(desired) => Arc::new(desired),
-        Err(unresolved) => return undecided(object, identity, ctx, memory, unresolved).await,
+        Err(unresolved) => {
+            if let Some(finished) = finished {
+                ctx.state.keep_finished(
+                    &Key::new(&identity.namespace, &identity.name),
+                    &identity.uid,
+                    finished,
+                );
+            }
+            return undecided(object, identity, ctx, memory, unresolved).await;
+        }
     };
-    let sketched = sketch(ctx, identity, object, &desired, memory);
-    let before = sketched.status.clone();
-    let mut look = Look { ctx, desired, memory, published: false, fresh: None, repairs: false, ends: false };
-    let (observed, plan) = match fill(ctx, &look.desired, look.memory, sketched.clone()).await {
-        Ok(observed) => Box::pin(look.steps(observed)).await?,
-        Err(error) => (sketched.clone(), unreadable(&error)),
+    let before = observe::announced(object, memory);
+    let mut sketched = sketch(ctx, identity, object, &desired, memory);
+    let mut look = Look {
+        ctx,
+        desired,
+        memory,
+        running,
+        slot,
+        published: false,
+        fresh: None,
+        repairs: false,
+        ends: false,
     };
-    let mut status = status::project(&look.desired, &observed, &plan, ctx.now());
+    if let Some(finished) = finished {
+        let status = sketched.status.clone();
+        sketched = look.apply(finished, sketched).await;
+        // Whatever fails from here on, this is not forgotten.
+        look.memory.keep_unsaved(&status, &sketched.status);
+    }
+    let steps = match fill(ctx, &look.desired, look.memory, sketched.clone()).await {
+        Ok(observed) => Box::pin(look.steps(observed)).await,
+        Err(error) => Ok(Steps::Decided(Box::new((sketched.clone(), unreadable(identity, &error))))),
+    };
+    let (observed, plan) = match steps {
+        Ok(Steps::Decided(decided)) => *decided,
+        Ok(Steps::Started { status, due }) => {
+            // It is written with what comes of the task.
+            look.memory.keep_unsaved(&sketched.status, &status);
+            return Ok(due.map(|at| until(ctx, at)));
+        }
+        Err(error @ (StoreError::Conflict | StoreError::Gone)) => return Err(error),
+        Err(error) => (sketched, unreadable(identity, &error)),
+    };
     let desired = Arc::clone(&look.desired);
-    let former = retire_former_target(ctx, &desired, &observed).await;
+    conclude(ctx, &desired, memory, &before, (observed, plan)).await
+}
+
+/// What follows the steps: the Secrets that are no longer needed, events, the status, rollout restarts.
+async fn conclude(
+    ctx: &Context,
+    desired: &Desired,
+    memory: &mut Memory,
+    before: &GraphTokenStatus,
+    (observed, plan): (Observed, Plan),
+) -> Result<Option<Duration>, StoreError> {
+    let mut status = status::project(desired, &observed, &plan, ctx.now());
+    let former = retire_former_target(ctx, desired, &observed).await;
     let login_stays = !discard_login(ctx, &observed, memory).await;
     let retry = former.is_some() || login_stays;
     status.secret_name = former.or(status.secret_name);
-    say(ctx, &desired, &observed, memory).await;
-    save(ctx, identity, memory, &before, status).await?;
-    let restart_at = restart::see_to(ctx, &desired, &observed, memory).await;
-    let next = [retry.then_some(COMMIT_PATIENCE), next_look(ctx, &plan), restart_at.map(|at| until(ctx, at))];
+    say(ctx, desired, &observed, memory).await;
+    let saved = save(ctx, &observed.identity, memory, before, status).await?;
+    let restart_at = restart::see_to(ctx, desired, &observed, memory).await;
+    let next = [
+        retry.then_some(STORAGE_RETRY),
+        saved.then_some(Duration::ZERO),
+        next_look(ctx, &plan),
+        restart_at.map(|at| until(ctx, at)),
+    ];
     Ok(next.into_iter().flatten().min())
 }
 
@@ -140,7 +203,7 @@ fn next_look(ctx: &Context, plan: &Plan) -> Option<Duration> {
     match (&plan.act, plan.look_at, &plan.problem) {
         (Act::Wait, Some(at), _) => Some(until(ctx, at)),
         (Act::Wait, None, Some(problem)) if problem.reason == Reason::StorageUnavailable => {
-            Some(COMMIT_PATIENCE)
+            Some(STORAGE_RETRY)
         }
         (Act::Wait, None, _) => None,
         _ => Some(SOON),
@@ -152,67 +215,103 @@ fn until(ctx: &Context, at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(ctx.now())).unwrap_or_default() + TIMER
 }
 
-/// Writes the status if it differs, and says in events what changed.
+/// Writes the status if it differs, and says in events what changed. Returns whether others changed the object meanwhile.
 async fn save(
     ctx: &Context,
     identity: &Identity,
     memory: &mut Memory,
     before: &GraphTokenStatus,
     status: GraphTokenStatus,
-) -> Result<(), StoreError> {
-    let unsaved = matches!(memory.status.as_deref(), Some((None, _)));
-    if *before == status && !unsaved {
-        return Ok(());
+) -> Result<bool, StoreError> {
+    if *before == status && memory.unsaved.is_none() {
+        return Ok(false);
     }
     ctx.events.changed(identity, before, &status).await;
     // Kept even if it cannot be written: failure counts hold back the next attempt while the API server is away.
-    memory.status = Some(Box::new((None, status)));
-    if let Some((version, status)) = memory.status.as_deref_mut() {
-        *version = Some(status::write(&ctx.exchanger.client, identity, status).await?);
-    }
-    Ok(())
+    memory.unsaved = Some(Box::new(Unsaved { announced: Some(status.clone()), status: status.clone() }));
+    let key = Key::new(&identity.namespace, &identity.name);
+    let epoch = ctx.graphtokens.epoch(&key);
+    let written = status::write(&ctx.exchanger.client, identity, &status).await?;
+    memory.unsaved = None;
+    memory.own.push(written.version());
+    Ok(ctx.graphtokens.wrote(&key, &written, epoch))
 }
 
-/// The steps of one look.
+/// How the steps of a reconcile ended.
+enum Steps {
+    /// There is nothing to do but to wait.
+    Decided(Box<(Observed, Plan)>),
+    /// A task was started, whose end enqueues the `GraphToken`.
+    Started {
+        /// The status as it is by now.
+        status: Box<GraphTokenStatus>,
+        /// When the `GraphToken` is due at the latest.
+        due: Option<Timestamp>,
+    },
+}
+
+impl Steps {
+    fn decided(observed: Observed, plan: Plan) -> Self {
+        Self::Decided(Box::new((observed, plan)))
+    }
+
+    fn started(observed: Observed, due: Option<Timestamp>) -> Self {
+        Self::Started { status: Box::new(observed.status), due }
+    }
+}
+
+/// The steps of one reconcile.
 struct Look<'a> {
     ctx: &'a Context,
     desired: Arc<Desired>,
     memory: &'a mut Memory,
+    /// The task that is running for a `GraphToken` of this name.
+    running: Option<Running>,
+    slot: Slot,
     published: bool,
-    /// The token that was published, if it had just been got.
+    /// The token that was published, if it had just been acquired.
     fresh: Option<InHand>,
     /// Whether what is written is a repair.
     repairs: bool,
-    /// Whether this look ends: the status is to be written first, or somebody else's exchange of the credential is to end.
+    /// Whether this ends: the status is to be written first.
     ends: bool,
 }
 
 impl Look<'_> {
-    /// Acts until there is nothing to do but wait.
-    async fn steps(&mut self, mut observed: Observed) -> Result<(Observed, Plan), StoreError> {
-        if let Some(in_flight) = self.memory.in_flight.take() {
-            observed = Box::pin(self.hear(*in_flight, observed)).await?;
-        }
+    /// Acts until there is nothing to do but wait, or a task was started.
+    async fn steps(&mut self, mut observed: Observed) -> Result<Steps, StoreError> {
+        observed = self.tell_of_running(observed);
         let mut steps = 0;
         loop {
             let plan = plan(&self.desired, &observed, self.ctx.now());
-            let too_many = steps >= MAX_STEPS || self.ends || self.memory.in_flight.is_some();
+            let too_many = steps >= MAX_STEPS || self.ends;
             match plan.act {
-                _ if too_many => return Ok((observed, plan)),
-                Act::Wait => return Ok((observed, plan)),
+                _ if too_many => return Ok(Steps::decided(observed, plan)),
+                Act::Wait => return Ok(Steps::decided(observed, plan)),
                 ref act if let Some(left) = self.repair_waits(act, &observed) => {
                     let at = self.ctx.now().saturating_add(left).ok();
-                    return Ok((observed, Plan { act: Act::Wait, look_at: at, ..plan }));
+                    return Ok(Steps::decided(observed, Plan { act: Act::Wait, look_at: at, ..plan }));
                 }
-                Act::Exchange(exchange) => {
-                    observed = Box::pin(self.exchange(exchange, observed)).await?;
+                // One at a time: its end enqueues this.
+                Act::Exchange(_) | Act::Probe if self.running.is_some() => {
+                    return Ok(Steps::decided(observed, Plan { act: Act::Wait, ..plan }));
                 }
+                Act::Exchange(exchange) => match self.acquire(exchange, observed, plan).await? {
+                    Ok(steps) => return Ok(steps),
+                    Err(unready) => observed = self.again(unready).await?,
+                },
                 Act::Publish if self.published => {
                     let message = "the Secret is not as it was written: see which admission webhook or controller changes it";
                     observed = self.storage_failed(observed, message.to_owned());
                 }
                 Act::Publish => observed = self.publish(observed).await?,
-                Act::Probe => observed = Box::pin(self.probe(observed)).await?,
+                Act::Probe => {
+                    if self.verify(&observed).await? {
+                        return Ok(Steps::started(observed, plan.look_at));
+                    }
+                    self.ends = true;
+                    observed = self.again(observed).await?;
+                }
             }
             steps += 1;
         }
@@ -247,13 +346,14 @@ impl Look<'_> {
     }
 
     async fn again(&mut self, observed: Observed) -> Result<Observed, StoreError> {
-        self.memory.read_live = true;
+        self.memory.read_live = Live { credential: true, target: true };
         fill(self.ctx, &self.desired, self.memory, observed).await
     }
 
     fn storage_failed(&self, mut observed: Observed, message: String) -> Observed {
         let failure = Failure { message, ..Failure::of(Reason::StorageUnavailable) };
-        tracing::warn!(message = failure.message, "storage failed");
+        let Identity { namespace, name, .. } = &observed.identity;
+        tracing::warn!(namespace, name, problem = failure.message, "a Secret could not be read or written");
         observed.status = status::with_failure(observed.status, failure, &observed.inputs, self.ctx.now());
         observed
     }
@@ -272,17 +372,18 @@ impl Look<'_> {
             }
         };
         let client = &self.ctx.exchanger.client;
+        let epoch = self.ctx.secrets.epoch(&observed.identity.namespace);
         match target::publish(client, &self.desired, &observed, &content).await {
             Ok(meta) => {
                 self.published = true;
                 self.memory.written = Some(content.published.facts.attempt.clone());
+                let secret = Key::new(&observed.identity.namespace, &self.desired.target.secret_name);
+                observe::wrote(self.ctx, self.memory, &secret, &meta, epoch);
+                self.memory.checked = Some(Box::new((meta.resource_version.clone(), true)));
                 let view = TargetView { meta, published: Some(content.published), intact: true };
-                let now = tokio::time::Instant::now();
-                self.memory.target = Some(Box::new((view.clone(), now)));
                 if self.repairs {
-                    self.memory.repaired = Some(now);
+                    self.memory.repaired = Some(tokio::time::Instant::now());
                 }
-                self.memory.checked = None;
                 self.fresh = self.memory.in_hand.take().map(|in_hand| *in_hand);
                 observed.in_hand = None;
                 observed.target = TargetState::Ours(view);

@@ -7,15 +7,16 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
-use kube::runtime::controller::Action;
 use serde_json::json;
 
 use crate::api::names::{
     ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, CREDENTIAL_SUFFIX, LABEL_MANAGED_BY, LABEL_NAME, MANAGER,
 };
 use crate::api::{GraphToken, Time, duration};
+use crate::cache::GraphTokenCache;
+use crate::context::Context;
 use crate::observed::Meta;
-use crate::state::Key;
+use crate::state::{Key, Version};
 use crate::store::StoreError;
 
 /// What is kept where the annotation does not say how long.
@@ -62,55 +63,81 @@ pub fn fate(meta: &Meta, graphtoken_lives: bool, now: Timestamp) -> Fate {
     }
 }
 
-/// Looks after one credential.
-pub async fn retain(
-    client: &kube::Client,
+/// Does what is due about a credential that has no `GraphToken`. Returns after how long it is due again, and what it wrote.
+pub async fn look_after(
     credential: &Key,
+    graphtokens: &GraphTokenCache,
+    ctx: &Context,
+) -> (Result<Option<Duration>, StoreError>, Vec<Version>) {
+    let meta = ctx.secrets.get(&credential.namespace, &credential.name);
+    let meta = meta.filter(|meta| is_credential(&credential.name, &meta.labels));
+    match (meta, graphtoken_of(credential)) {
+        (Some(meta), Some(graphtoken)) if !graphtokens.contains(&graphtoken) => {
+            let mut own = Vec::new();
+            (retain(ctx, credential, &graphtoken, meta, &mut own).await, own)
+        }
+        _ => (Ok(None), Vec::new()),
+    }
+}
+
+/// The `GraphToken` that a credential is named after.
+pub fn graphtoken_of(credential: &Key) -> Option<Key> {
+    let name = credential.name.strip_suffix(CREDENTIAL_SUFFIX)?;
+    Some(Key::new(&credential.namespace, name))
+}
+
+async fn retain(
+    ctx: &Context,
+    credential: &Key,
+    graphtoken: &Key,
     meta: Meta,
-    now: Timestamp,
-) -> Result<Action, StoreError> {
+    own: &mut Vec<Version>,
+) -> Result<Option<Duration>, StoreError> {
+    let (client, now) = (&ctx.exchanger.client, ctx.now());
     let Key { namespace, name } = credential;
-    let Some(graphtoken) = name.strip_suffix(CREDENTIAL_SUFFIX) else { return Ok(Action::await_change()) };
-    // Live: a cache that lags could cost a sign-in.
+    // Live: a mirror that is behind could cost a sign-in.
     let graphtokens: Api<GraphToken> = Api::namespaced(client.clone(), namespace);
-    let lives = graphtokens.get_metadata_opt(graphtoken).await?.is_some();
+    let lives = graphtokens.get_metadata_opt(&graphtoken.name).await?.is_some();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     match fate(&meta, lives, now) {
-        Fate::Keep => Ok(Action::await_change()),
-        Fate::Wait(at) => Ok(until(at, now)),
+        Fate::Keep => Ok(None),
+        Fate::Wait(at) => Ok(Some(until(at, now))),
         Fate::Mark(at) => {
-            mark(&secrets, name, &meta, at).await?;
-            Ok(until(at, now))
+            let epoch = ctx.secrets.epoch(namespace);
+            let marked = mark(&secrets, name, &meta, at).await?;
+            ctx.secrets.wrote(credential, &marked, epoch);
+            own.push(Version { uid: marked.uid, resource_version: marked.resource_version });
+            Ok(Some(until(at, now)))
         }
         Fate::Delete => {
             let preconditions =
                 Preconditions { uid: Some(meta.uid), resource_version: Some(meta.resource_version) };
             let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
             match secrets.delete(name, &params).await.map_err(StoreError::from) {
-                Ok(_) => tracing::info!(namespace, name, "a sign-in was deleted with its time over"),
+                Ok(_) => tracing::info!(namespace, name, "a sign-in was deleted: its retention is over"),
                 Err(StoreError::Gone) => {}
                 Err(error) => return Err(error),
             }
-            Ok(Action::await_change())
+            Ok(None)
         }
     }
 }
 
-async fn mark(secrets: &Api<Secret>, name: &str, meta: &Meta, at: Timestamp) -> Result<(), StoreError> {
+async fn mark(secrets: &Api<Secret>, name: &str, meta: &Meta, at: Timestamp) -> Result<Meta, StoreError> {
     let patch = json!({"metadata": {
         "uid": meta.uid,
         "resourceVersion": meta.resource_version,
         "annotations": {ANNOTATION_DELETE_AFTER: Time::from(at).to_string()},
     }});
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    secrets.patch_metadata(name, &params, &Patch::Merge(&patch)).await?;
-    Ok(())
+    let marked = secrets.patch_metadata(name, &params, &Patch::Merge(&patch)).await?;
+    Ok(crate::store::meta(&marked.metadata))
 }
 
-fn until(at: Timestamp, now: Timestamp) -> Action {
+fn until(at: Timestamp, now: Timestamp) -> Duration {
     let wait = Duration::try_from(at.duration_since(now)).unwrap_or_default();
     // A timer of months is cut into days: clocks are set meanwhile.
-    Action::requeue((wait + Duration::from_secs(1)).min(Duration::from_hours(24)))
+    (wait + Duration::from_secs(1)).min(Duration::from_hours(24))
 }
 
 #[cfg(test)]

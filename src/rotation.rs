@@ -8,36 +8,35 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::api::Reason;
 use crate::api::names::KEY_REFRESH_TOKEN;
-use crate::api::status::SignInSource;
 use crate::clock::Clock;
-use crate::credential::CredentialStore;
-use crate::desired::{Client, Desired, Grant};
-use crate::exchange::{Provider, Received};
-use crate::failure::{Answer, Failure};
+use crate::desired::{Client, Grant};
+use crate::exchange::{Provider, Received, tenant_of};
+use crate::failure::{Answer, Failure, NoAnswer};
 use crate::grant::{
-    self, Account, GrantKind, Issued, Outcome, Proof, TokenRequest, Warning, client_credentials,
-    refresh_token,
+    self, Account, GrantKind, Issued, Outcome, Proof, TokenRequest, client_credentials, refresh_token,
 };
 use crate::leader::Lease;
 use crate::metrics::{Metrics, TokenOutcome};
 use crate::observed::{Credential, Pending, StoredToken, TokenFacts, Tokens};
-use crate::plan::{Exchange, Source};
-use crate::proof::Prover;
+use crate::permits::Permits;
+use crate::plan::Source;
 use crate::seed;
 use crate::store::StoreError;
 use crate::throttle::{self, Silence, Throttle};
 
+mod acquisitions;
 mod device;
-mod in_use;
+mod job;
+mod report;
 mod turn;
 
-pub use in_use::{Claim, InUse};
+pub use acquisitions::{Acquisitions, Listener, Progress, Running};
+pub use job::{Job, Waiting};
+pub use report::{Attempt, Finished, InHand, Report};
 use turn::Turn;
 
 /// No exchange takes longer.
@@ -66,102 +65,20 @@ pub struct Exchanger {
     pub metrics: Metrics,
     /// This process, as it signs write-ahead records.
     pub holder: String,
-    /// The tasks that shutdown awaits.
-    pub tasks: TaskTracker,
-    /// The credentials of which an exchange is under way.
-    pub in_use: InUse,
+    /// What is running.
+    pub acquisitions: Acquisitions,
+    /// How many requests of a client may be in flight.
+    pub permits: Permits,
     /// The clients that a provider asked for silence.
     pub throttle: Throttle,
 }
 
-/// An exchange to be made; it owns all it needs, for it may outlive the reconcile that began it.
-pub struct Job {
-    /// The `graphtoken.io/requested-at` that it makes good.
-    pub request: Option<String>,
-    /// The leave to send, got before time is short, and given back with the answer: others need not wait for what is stored then.
-    pub turn: Option<OwnedSemaphorePermit>,
-    /// The sole right to the credential, if the grant has one.
-    pub claim: Option<Claim>,
-    /// What is desired.
-    pub desired: Arc<Desired>,
-    /// What is to be exchanged.
-    pub exchange: Exchange,
-    /// The credential as it was when the exchange was decided.
-    pub planned_with: Option<Credential>,
-    /// The digest of the seed or of the login, whichever is exchanged, likewise.
-    pub seed_digest: Option<String>,
-    /// The name of the login Secret.
-    pub login: String,
-    /// What proves who the client is.
-    pub prover: Prover,
-    /// Where the refresh token lives.
-    pub store: CredentialStore,
-    /// The namespace of the seed.
-    pub namespace: String,
-    /// The GUID of the tenant, where it was asked for beforehand.
-    pub tenant_id: Option<String>,
-}
-
-/// An access token that was got and not published yet, with what rendering it needs.
-#[derive(Debug)]
-pub struct InHand {
-    /// Which token.
-    pub stored: StoredToken,
-    /// The token itself.
-    pub access_token: SecretString,
-    /// Whom it speaks for.
-    pub account: Option<Account>,
-}
-
-/// What came of an exchange.
-#[derive(Debug)]
-pub enum Report {
-    /// A token.
-    Issued {
-        /// The credential as committed; `None` for app-only tokens.
-        credential: Option<Box<Credential>>,
-        /// The token, to be published.
-        in_hand: Box<InHand>,
-        /// By what a user signed in, if a sign-in was adopted by it.
-        adopted: Option<SignInSource>,
-        /// What was odd about the answer.
-        warnings: Vec<Warning>,
-    },
-    /// The attempt failed.
-    Failed(Failure),
-    /// A new sign-in was refused, and the chain goes on without it.
-    SignInRejected(Failure),
-    /// A device code waits for a user.
-    DeviceStarted(Box<Credential>),
-    /// It still does.
-    DevicePending {
-        /// Whether to poll less often from now on.
-        slow_down: bool,
-    },
-    /// What it was decided on has changed: read again and decide again.
-    Stale,
-    /// The store failed before anything was sent.
-    Storage(StoreError),
-}
-
-/// An exchange under way.
-#[derive(Debug)]
-pub struct InFlight {
-    /// The `graphtoken.io/requested-at` that it makes good.
-    pub request: Option<String>,
-    /// What is sent.
-    pub source: Source,
-    /// What comes of it.
-    pub report: oneshot::Receiver<Report>,
-    /// Why the latest try to store what it brought failed.
-    pub trouble: watch::Receiver<Option<StoreError>>,
-    /// Whether the status tells of that trouble.
-    pub told: bool,
-}
-
-/// Why an exchange ended before its end.
+/// Why an acquisition ended before its end.
 enum Cut {
+    /// What it was decided on has changed.
     Stale,
+    /// Nothing may be sent now: see [`Report::NotNow`].
+    NotNow,
     Failed(Failure),
     Storage(StoreError),
 }
@@ -176,16 +93,16 @@ impl From<StoreError> for Cut {
 }
 
 impl Exchanger {
-    /// Begins an exchange as a task of its own.
-    pub fn begin(&self, job: Job) -> InFlight {
-        let (report, heard) = oneshot::channel();
-        let (trouble, troubled) = watch::channel(None);
-        let (exchanger, request, source) = (self.clone(), job.request.clone(), job.exchange.source);
-        self.tasks.spawn(async move {
-            // Nobody may be there to hear it: the store has it all the same.
-            let _ = report.send(exchanger.run(job, &trouble).await);
-        });
-        InFlight { request, source, report: heard, trouble: troubled, told: false }
+    /// Starts an acquisition, unless one is running for this `GraphToken` or the process is about to exit. Returns whether it
+    /// did. The result goes to the controller.
+    pub fn start(&self, job: Job, waiting: Waiting) -> bool {
+        let (key, uid) = (job.key(), job.identity.uid.clone());
+        let exchanger = self.clone();
+        self.acquisitions.start(&key, &uid, |progress| async move {
+            let attempt = job.attempt();
+            let report = exchanger.run(job, waiting, &progress).await;
+            Finished::Acquired { attempt, report }
+        })
     }
 
     /// How long a request may take: with leaders, well within a Lease.
@@ -193,38 +110,62 @@ impl Exchanger {
         self.lease_duration.map_or(MAX_DEADLINE, |lease| MAX_DEADLINE.min(lease / 2))
     }
 
-    async fn run(&self, mut job: Job, trouble: &watch::Sender<Option<StoreError>>) -> Report {
-        let turn = job.turn.take();
-        if !self.lease.outlives(self.deadline()) {
-            return Report::Stale;
+    async fn run(&self, job: Job, mut waiting: Waiting, progress: &Progress) -> Report {
+        if !waiting.for_permit(&self.permits, &job).await {
+            self.permits.park(&job.desired.client, progress.key(), job.urgency);
+            return Report::NotNow;
+        }
+        self.provider.pace().await;
+        if !self.may_send(&job.desired.client) {
+            return Report::NotNow;
         }
         let done = match job.exchange.source {
-            Source::Client => self.app_only(&job).await,
-            Source::Chain | Source::Seed | Source::Login => self.rotate(&job, turn, trouble).await,
-            Source::DeviceStart => self.start_device(&job).await,
-            Source::DevicePoll => self.poll_device(&job, trouble).await,
+            Source::Client => self.app_only(&job, &mut waiting).await,
+            Source::Chain | Source::Seed | Source::Login => self.rotate(&job, &mut waiting, progress).await,
+            Source::DeviceStart => self.start_device(&job, &mut waiting).await,
+            Source::DevicePoll => self.poll_device(&job, &mut waiting, progress).await,
         };
         done.unwrap_or_else(|cut| match cut {
             Cut::Stale => Report::Stale,
+            Cut::NotNow => Report::NotNow,
             Cut::Failed(failure) => Report::Failed(failure),
             Cut::Storage(error) => Report::Storage(error),
         })
     }
 
-    async fn app_only(&self, job: &Job) -> Result<Report, Cut> {
+    /// Whether a request may be sent: the Lease outlives it, the provider did not ask for silence, and the process is not about
+    /// to exit.
+    fn may_send(&self, client: &Client) -> bool {
+        !self.acquisitions.are_stopping()
+            && self.lease.outlives(self.deadline())
+            && !self.throttle.silenced(client, self.clock.now())
+    }
+
+    /// Gets ready to send once more: after a response that is worth it, and with a permit of its own.
+    async fn may_send_again(&self, job: &Job, waiting: &mut Waiting) -> bool {
+        if !waiting.for_permit(&self.permits, job).await {
+            return false;
+        }
+        self.provider.pace().await;
+        self.may_send(&job.desired.client)
+    }
+
+    async fn app_only(&self, job: &Job, waiting: &mut Waiting) -> Result<Report, Cut> {
+        let tenant_id = self.tenant_id(job, waiting).await.map_err(Cut::Failed)?;
         let client = &job.desired.client;
         let request = |proof| client_credentials::request(&client.client_id, &job.desired.scopes, proof);
         let proof = self.prove(job).await.map_err(Cut::Failed)?;
-        let mut sent = self.send(job, &request(proof), Instant::now()).await?;
+        let mut sent = self.send(job, waiting, &request(proof), Instant::now()).await?;
         if sent.found_the_assertion_expired(job)
+            && self.may_send_again(job, waiting).await
             && let Ok(proof) = self.prove(job).await
         {
-            sent = self.send(job, &request(proof), Instant::now()).await?;
+            sent = self.send(job, waiting, &request(proof), Instant::now()).await?;
         }
         Ok(match sent.outcome {
             Outcome::Issued(issued) => {
                 let stored = stored_token(job, &sent.attempt, &issued, sent.at);
-                let account = job.tenant_id.clone().map(|tenant| Account {
+                let account = tenant_id.map(|tenant| Account {
                     object_id: String::new(),
                     tenant_id: Some(tenant),
                     guest_in: None,
@@ -243,42 +184,74 @@ impl Exchanger {
         })
     }
 
-    async fn rotate(
-        &self,
-        job: &Job,
-        leave: Option<OwnedSemaphorePermit>,
-        trouble: &watch::Sender<Option<StoreError>>,
-    ) -> Result<Report, Cut> {
+    /// The GUID of the tenant, which an app-only answer of Entra does not tell and MSAL's cache wants.
+    async fn tenant_id(&self, job: &Job, waiting: &mut Waiting) -> Result<Option<String>, Failure> {
+        let Some(url) = &job.openid_configuration else { return Ok(job.tenant_id.clone()) };
+        let asked = self.provider.tenant_id(url, self.deadline());
+        let received = waiting.slot.hold(asked).await.map_err(Failure::from);
+        let failure = match received {
+            Ok(Received { status, retry_after, body }) => {
+                if let Some(tenant_id) = tenant_of(body.expose_secret()) {
+                    return Ok(Some(tenant_id));
+                }
+                let answer =
+                    Answer { status, retry_after: retry_after.as_deref(), body: body.expose_secret() };
+                let kind = job.desired.grant.kind();
+                match grant::read(kind, &answer, self.clock.now()) {
+                    Outcome::Refused(failure) => failure,
+                    _ => Failure::of(Reason::ProviderUnavailable),
+                }
+            }
+            Err(failure) => failure,
+        };
+        self.heed(&job.desired.client, &failure);
+        Err(Failure {
+            message: format!(
+                "The tenant's GUID, which the O365 file needs, could not be read from {url}. Set spec.tenant to the GUID, or find                  out why the operator cannot read it: {}",
+                failure.message
+            ),
+            ..failure
+        })
+    }
+
+    async fn rotate(&self, job: &Job, waiting: &mut Waiting, progress: &Progress) -> Result<Report, Cut> {
         let (live, tokens) = self.live(job).await?;
         let refresh_token = self.refresh_token(job, &tokens).await?;
         // Before anything is begun that would have to be recovered.
         let proof = self.prove(job).await.map_err(Cut::Failed)?;
+        if !self.may_send(&job.desired.client) {
+            return Err(Cut::NotNow);
+        }
         let attempt = uuid::Uuid::new_v4().to_string();
         let pending = Pending { attempt: attempt.clone(), holder: self.holder.clone() };
+        let epoch = job.secrets.epoch(&job.identity.namespace);
         let begun = job.store.begin(live.as_ref(), &pending).await?;
         let begun_at = Instant::now();
+        job.shown(&begun, epoch);
 
         let client = &job.desired.client;
         let request =
             |proof| refresh_token::request(&client.client_id, &refresh_token, &job.desired.scopes, proof);
-        let mut sent = self.send(job, &request(proof), begun_at).await?;
+        let mut sent = self.send(job, waiting, &request(proof), begun_at).await?;
         let pause = sent.refused_the_grant().then_some(RETRY_PAUSE);
         let pause = pause.or(sent.found_the_assertion_expired(job).then_some(Duration::ZERO));
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
-            // No assertion is sent twice.
-            let proof = self.prove(job).await;
-            // A rival may have rotated it meanwhile: then its token is used, and this one is never sent again.
-            let unchanged = job.store.read().await?.is_some_and(|(now, _)| now.meta == begun.meta);
-            if !unchanged {
-                return Err(Cut::Stale);
-            }
-            if let Ok(proof) = proof {
-                sent = self.send(job, &request(proof), Instant::now()).await?;
+            if self.may_send_again(job, waiting).await {
+                // No assertion is sent twice.
+                let proof = self.prove(job).await;
+                // A rival may have rotated it meanwhile: then its token is used, and this one is never sent again.
+                let unchanged = job.store.read().await?.is_some_and(|(now, _)| now.meta == begun.meta);
+                if !unchanged {
+                    return Err(Cut::Stale);
+                }
+                if let Ok(proof) = proof {
+                    sent = self.send(job, waiting, &request(proof), Instant::now()).await?;
+                }
             }
         }
-        drop(leave);
-        let turn = Turn { job, begun: &begun, tokens: &tokens, attempt: &attempt, sent_at: sent.at, trouble };
+        let turn =
+            Turn { job, begun: &begun, tokens: &tokens, attempt: &attempt, sent_at: sent.at, progress };
         turn.conclude(sent.outcome, refresh_token).await
     }
 
@@ -290,7 +263,7 @@ impl Exchanger {
             (_, Grant::RefreshToken { seed }) => (seed.name.clone(), seed.key.as_str()),
             _ => return Err(Cut::Stale),
         };
-        let api: Api<Secret> = Api::namespaced(self.client.clone(), &job.namespace);
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &job.identity.namespace);
         let secret = api.get_opt(&name).await.map_err(StoreError::from)?;
         let bytes = secret.and_then(|secret| secret.data?.remove(key)).ok_or(Cut::Stale)?;
         let parsed = seed::parse(&bytes.0, &job.desired.client.client_id).map_err(|_| Cut::Stale)?;
@@ -309,6 +282,20 @@ impl Exchanger {
         }
     }
 
+    /// Sends a request. The permit is released when the response has been read, whatever it says.
+    async fn post(
+        &self,
+        waiting: &mut Waiting,
+        url: &str,
+        request: &TokenRequest,
+        request_id: &str,
+    ) -> Result<Received, NoAnswer> {
+        let permit = waiting.permit.take();
+        let received = waiting.slot.hold(self.provider.post(url, request, request_id, self.deadline())).await;
+        drop(permit);
+        received
+    }
+
     /// A proof for one request.
     async fn prove<'a>(&self, job: &'a Job) -> Result<Proof<'a>, Failure> {
         job.prover.prove(&self.client, &job.desired.client, self.clock.now()).await
@@ -316,16 +303,23 @@ impl Exchanger {
 
     /// Sends the request if the Lease outlives it and what it rests on was seen a moment ago: a process that was paused
     /// in between sends nothing.
-    async fn send(&self, job: &Job, request: &TokenRequest, seen_at: Instant) -> Result<Sent, Cut> {
-        let deadline = self.deadline();
+    async fn send(
+        &self,
+        job: &Job,
+        waiting: &mut Waiting,
+        request: &TokenRequest,
+        seen_at: Instant,
+    ) -> Result<Sent, Cut> {
         let client = &job.desired.client;
-        let silenced = self.throttle.silenced(client, self.clock.now());
-        if silenced || seen_at.elapsed() > FRESH || !self.lease.outlives(deadline) {
+        if seen_at.elapsed() > FRESH {
             return Err(Cut::Stale);
+        }
+        if !self.may_send(client) {
+            return Err(Cut::NotNow);
         }
         let attempt = uuid::Uuid::new_v4().to_string();
         let (at, began) = (self.clock.now(), Instant::now());
-        let received = self.provider.post(&client.token_url, request, &attempt, deadline).await;
+        let received = self.post(waiting, &client.token_url, request, &attempt).await;
         let kind = job.desired.grant.kind();
         let label_kind = match job.exchange.source {
             Source::Client => GrantKind::ClientCredentials,

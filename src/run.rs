@@ -8,11 +8,8 @@ use kube::Api;
 use kube::api::ListParams;
 use thiserror::Error;
 use tokio::net::TcpListener;
-#[cfg(unix)]
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin};
 use crate::api::GraphToken;
@@ -20,19 +17,28 @@ use crate::args::{Settings, lease_namespace};
 use crate::clients::ClientCache;
 use crate::clock::Clock;
 use crate::context::Context;
-use crate::controller::{self, Caches, Term};
+use crate::controller::{Caches, Controller, Mirrors, Term};
 use crate::desired::Guards;
 use crate::events::Events;
 use crate::exchange::Provider;
 use crate::kubeclient::{self, Clients};
-use crate::leader::{self, Candidate, Lease, campaign};
+use crate::leader::{self, Campaign, Candidate, Lease, campaign};
 use crate::metrics::{self, Metrics};
-use crate::rotation::{Exchanger, InUse};
-use crate::state::State;
+use crate::permits::Permits;
+use crate::rotation::{Acquisitions, Exchanger};
+use crate::state::{Key, State};
+use crate::supervise::{Heartbeats, Supervised, TaskEnded};
 use crate::throttle::Throttle;
+
+mod signals;
 
 /// Between two tries to reach the API server at the start.
 const START_PAUSE: Duration = Duration::from_secs(2);
+/// At the end, acquisitions have this long to end. With the reconciles before and the Lease after them that is less than the
+/// grace period of 60 s in the chart.
+const FINISH: Duration = Duration::from_secs(30);
+/// And giving the Lease back this long.
+const RELEASE: Duration = Duration::from_secs(10);
 
 /// Why the operator could not run.
 #[derive(Debug, Error)]
@@ -59,72 +65,275 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A loop has ended.
+    #[error(transparent)]
+    Task(#[from] TaskEnded),
+    /// New refresh tokens are lost with this process. A line for each has been logged.
+    #[error("{0} new refresh tokens could not be stored before the process had to end")]
+    Unstored(usize),
     /// No signal handlers.
     #[error("cannot handle signals: {0}")]
     Signals(std::io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT; exchanges in flight are finished first. A second signal ends it at once.
+/// Runs until SIGTERM or SIGINT; acquisitions that are running are finished first. A second signal ends it at once.
 pub async fn run(settings: Settings) -> Result<(), Error> {
-    let stop = stop_on_signals()?;
+    let stop = signals::stop_on_signals()?;
     let config = kubeclient::infer().await?;
     let metrics = Metrics::default();
     let clients = Clients::new(&config, settings.kube_qps, &metrics)?;
-    let provider = Arc::new(provider(&settings)?);
-    let identity = leader::identity();
+    let heartbeats = Heartbeats::default();
     // Not while the API server is not reached: the Lease is better held by one that reaches it.
     let serving = watch::Sender::new(false);
-    let (lease, campaign) = if settings.leader_election {
-        let namespace = lease_namespace(settings.lease_namespace.as_deref(), &config);
-        let candidate = Candidate {
-            client: clients.requests.clone(),
-            namespace,
-            identity: identity.clone(),
-            duration: settings.lease_duration,
-            clock: Clock::system(),
-        };
-        let (lease, campaign) = campaign(candidate, serving.subscribe(), || {});
-        (lease, Some(campaign))
-    } else {
-        (Lease::always(), None)
+    let identity = leader::identity();
+    let (lease, mut elector) = stand(&settings, &config, &clients, &identity, &serving, &heartbeats);
+    let exchanger = Exchanger {
+        provider: Arc::new(provider(&settings)?),
+        client: clients.requests.clone(),
+        clock: Clock::system(),
+        lease: lease.clone(),
+        lease_duration: settings.leader_election.then_some(settings.lease_duration),
+        metrics: metrics.clone(),
+        holder: identity,
+        acquisitions: Acquisitions::new(stop.clone()),
+        permits: Permits::default(),
+        throttle: Throttle::default(),
     };
-    let caches = Caches::default();
-    let reached = Arc::new(AtomicBool::new(false));
-    let served = serve(&settings, &metrics, &lease, &caches, &reached).await?;
-
-    reach(&clients, &settings, &reached, &stop).await;
-    let throttle = Throttle::default();
-    let mut terms = lease.clone();
-    while !stop.is_cancelled() {
-        if !terms.leading() {
-            tokio::select! {
-                () = terms.changed() => {}
-                () = stop.cancelled() => {}
-            }
-            continue;
-        }
-        let exchanger = Exchanger {
-            provider: Arc::clone(&provider),
-            client: clients.requests.clone(),
-            clock: Clock::system(),
-            lease: lease.clone(),
-            lease_duration: settings.leader_election.then_some(settings.lease_duration),
-            metrics: metrics.clone(),
-            holder: identity.clone(),
-            tasks: TaskTracker::new(),
-            in_use: InUse::default(),
-            throttle: throttle.clone(),
-        };
-        serving.send_replace(true);
-        serve_a_term(&settings, &clients, exchanger, &caches, &stop).await;
-        serving.send_replace(stop.is_cancelled());
-    }
-    if let Some(campaign) = campaign {
-        campaign.release().await;
-    }
+    let acquisitions = exchanger.acquisitions.clone();
+    let process = Process {
+        settings,
+        clients,
+        exchanger,
+        caches: Caches::default(),
+        heartbeats,
+        serving,
+        reached: Arc::default(),
+        stop: stop.clone(),
+    };
+    let (mut admin, served) = process.serve_admin(metrics, lease).await?;
+    let outcome = tokio::select! {
+        outcome = process.serve_terms() => outcome,
+        ended = admin.ended() => Err(ended),
+        ended = elector_ended(&mut elector) => Err(ended),
+    };
+    stop.cancel();
+    let finished =
+        finish(&acquisitions, elector.filter(|_| outcome.is_ok() || !acquisitions.is_empty())).await;
     served.cancel();
+    outcome?;
+    finished?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// Stands for election, if leaders are elected.
+fn stand(
+    settings: &Settings,
+    config: &kube::Config,
+    clients: &Clients,
+    identity: &str,
+    serving: &watch::Sender<bool>,
+    heartbeats: &Heartbeats,
+) -> (Lease, Option<Campaign>) {
+    if !settings.leader_election {
+        return (Lease::always(), None);
+    }
+    let candidate = Candidate {
+        client: clients.requests.clone(),
+        namespace: lease_namespace(settings.lease_namespace.as_deref(), config),
+        identity: identity.to_owned(),
+        duration: settings.lease_duration,
+        clock: Clock::system(),
+    };
+    let heart = heartbeats.of("elector");
+    let (lease, elector) = campaign(candidate, serving.subscribe(), move || heart.beat());
+    (lease, Some(elector))
+}
+
+async fn elector_ended(elector: &mut Option<Campaign>) -> TaskEnded {
+    match elector {
+        Some(elector) => match elector.ended().await {
+            Err(leader::Ended::Panicked) => TaskEnded::by_panic("elector"),
+            _ => TaskEnded::by_itself("elector"),
+        },
+        None => std::future::pending().await,
+    }
+}
+
+/// Finishes what is running, then gives the Lease back: until a new refresh token is stored, no other process is to send the
+/// old one.
+async fn finish(acquisitions: &Acquisitions, elector: Option<Campaign>) -> Result<(), Error> {
+    let unstored = acquisitions.finish(FINISH).await;
+    for Key { namespace, name } in &unstored {
+        tracing::error!(
+            namespace,
+            name,
+            "the process ends with a new refresh token that could not be stored: if the provider takes each refresh token only \
+             once, a user has to sign in again"
+        );
+    }
+    if let Some(elector) = elector
+        && tokio::time::timeout(RELEASE, elector.release()).await.is_err()
+    {
+        tracing::warn!("the Lease could not be given back in time; it expires by itself");
+    }
+    if unstored.is_empty() { Ok(()) } else { Err(Error::Unstored(unstored.len())) }
+}
+
+/// What the terms of leadership of this process share.
+struct Process {
+    settings: Settings,
+    clients: Clients,
+    exchanger: Exchanger,
+    caches: Caches,
+    heartbeats: Heartbeats,
+    serving: watch::Sender<bool>,
+    reached: Arc<AtomicBool>,
+    stop: CancellationToken,
+}
+
+impl Process {
+    /// Serves one term after another until the process is to end.
+    async fn serve_terms(&self) -> Result<(), TaskEnded> {
+        self.reach().await;
+        let mut lease = self.exchanger.lease.clone();
+        while !self.stop.is_cancelled() {
+            if lease.leading() {
+                self.serving.send_replace(true);
+                self.serve_a_term().await?;
+                // What the term began is finished before the process ends, and the Lease is kept until then.
+                self.serving.send_replace(self.stop.is_cancelled());
+            } else {
+                tokio::select! {
+                    () = lease.changed() => {}
+                    () = self.stop.cancelled() => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Works until the Lease is lost or the process is to end.
+    async fn serve_a_term(&self) -> Result<(), TaskEnded> {
+        let ends = self.stop.child_token();
+        let mut lease = self.exchanger.lease.clone();
+        let controller = self.controller(ends.clone());
+        let watch_lease = async {
+            while lease.leading() {
+                lease.changed().await;
+            }
+            ends.cancel();
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = controller.run() => ended,
+            never = watch_lease => never,
+        }
+    }
+
+    fn controller(&self, stop: CancellationToken) -> Controller {
+        let settings = &self.settings;
+        let term = Term {
+            clients: self.clients.clone(),
+            namespaces: settings.namespaces.clone(),
+            concurrency: settings.concurrency,
+            client_namespace: settings.client_namespace.clone(),
+            metrics: self.exchanger.metrics.clone(),
+            caches: self.caches.clone(),
+            heartbeats: self.heartbeats.clone(),
+            stop,
+        };
+        let exchanger = self.exchanger.clone();
+        let events = Events::new(self.clients.requests.clone(), exchanger.holder.clone());
+        let guards = Guards {
+            allowed_endpoint_hosts: settings.allowed_endpoint_hosts.clone(),
+            allow_http_endpoints: settings.allow_http_endpoints,
+            allowed_audiences: settings.allowed_audiences.clone(),
+            client_namespace: settings.client_namespace.clone(),
+        };
+        let secret_labels = settings.secret_labels.clone();
+        // Who limits the operator to namespaces has granted it nothing beyond them, unless a namespace of clients was named too.
+        let served = settings.namespaces.is_empty() || settings.client_namespace.is_some();
+        Controller::new(term, move |Mirrors { graphtokens, secrets }| Context {
+            exchanger,
+            graphtokens,
+            secrets,
+            clients: Arc::new(ClientCache::new(served)),
+            state: State::default(),
+            guards,
+            secret_labels,
+            events,
+        })
+    }
+
+    /// Waits for the API server and the CRD, saying what is missing.
+    async fn reach(&self) {
+        let heart = self.heartbeats.of("start");
+        let api: Api<GraphToken> = match self.settings.namespaces.first() {
+            Some(namespace) => Api::namespaced(self.clients.requests.clone(), namespace),
+            None => Api::all(self.clients.requests.clone()),
+        };
+        while !self.stop.is_cancelled() {
+            heart.beat();
+            match api.list_metadata(&ListParams::default().limit(1)).await {
+                Ok(_) => {
+                    self.reached.store(true, Ordering::Relaxed);
+                    return;
+                }
+                Err(kube::Error::Api(status)) if status.code == 404 => {
+                    tracing::error!(
+                        "the CRD graphtokens.graphtoken.io is not there; install it: kubectl apply -f crds/"
+                    );
+                }
+                Err(error) => {
+                    tracing::error!(
+                        error = kubeclient::describe(&error),
+                        "the API server does not answer as it should"
+                    );
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(START_PAUSE) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Starts to serve `/livez`, `/readyz` and `/metrics`, until the token is cancelled.
+    async fn serve_admin(
+        &self,
+        metrics: Metrics,
+        lease: Lease,
+    ) -> Result<(Supervised, CancellationToken), Error> {
+        let address = self.settings.listen;
+        let listener =
+            TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+        let (heartbeats, reached) = (self.heartbeats.clone(), Arc::clone(&self.reached));
+        let (leading, ready_lease, filled) = (lease.clone(), lease, self.caches.clone());
+        let admin = Admin {
+            live: Box::new(move || heartbeats.hanging().is_none()),
+            // A standby has no mirrors, and is ready to take over.
+            ready: Box::new(move || {
+                reached.load(Ordering::Relaxed) && (!ready_lease.leading() || filled.are_filled())
+            }),
+            registry: {
+                let (objects, ends) = (self.caches.clone(), self.caches.clone());
+                let mut registry =
+                    metrics.registry(move || leading.leading(), Arc::new(move || objects.samples()));
+                metrics::register_ends(&mut registry, move || ends.ends());
+                registry
+            },
+        };
+        let stop = CancellationToken::new();
+        let ended = stop.clone().cancelled_owned();
+        let mut tasks = Supervised::default();
+        tasks.spawn("admin server", async move {
+            if let Err(error) = admin::serve(listener, admin, ended).await {
+                tracing::error!(%error, "cannot serve /livez, /readyz and /metrics any more");
+            }
+        });
+        Ok((tasks, stop))
+    }
 }
 
 /// Whether the certificates of a bundle are any is known only here.
@@ -149,173 +358,4 @@ fn extra_roots(settings: &Settings) -> Result<Vec<reqwest::Certificate>, Error> 
         return Err(wrong("no PEM certificate is in it".to_owned()));
     }
     Ok(certificates)
-}
-
-/// Works until the Lease is lost or the process is to end; what is in flight is finished in both cases.
-async fn serve_a_term(
-    settings: &Settings,
-    clients: &Clients,
-    exchanger: Exchanger,
-    caches: &Caches,
-    stop: &CancellationToken,
-) {
-    let ends = stop.child_token();
-    let mut lease = exchanger.lease.clone();
-    let term = Term {
-        clients: clients.clone(),
-        namespaces: settings.namespaces.clone(),
-        concurrency: settings.concurrency,
-        client_namespace: settings.client_namespace.clone(),
-        metrics: exchanger.metrics.clone(),
-        caches: caches.clone(),
-        stop: ends.clone(),
-    };
-    let events = Events::new(clients.requests.clone(), exchanger.holder.clone());
-    let guards = Guards {
-        allowed_endpoint_hosts: settings.allowed_endpoint_hosts.clone(),
-        allow_http_endpoints: settings.allow_http_endpoints,
-        allowed_audiences: settings.allowed_audiences.clone(),
-        client_namespace: settings.client_namespace.clone(),
-    };
-    let secret_labels = settings.secret_labels.clone();
-    // Who limits the operator to namespaces has granted it nothing beyond them, unless a namespace of clients was named too.
-    let served = settings.namespaces.is_empty() || settings.client_namespace.is_some();
-    let clients = Arc::new(ClientCache::new(served));
-    let work = controller::run(term, |secrets| Context {
-        exchanger,
-        secrets,
-        clients,
-        state: State::default(),
-        guards,
-        secret_labels,
-        events,
-    });
-    let watch_lease = async {
-        while lease.leading() {
-            lease.changed().await;
-        }
-        ends.cancel();
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        () = work => {}
-        () = watch_lease => {}
-    }
-}
-
-/// Waits for the API server and the CRD, saying what is missing.
-async fn reach(clients: &Clients, settings: &Settings, reached: &AtomicBool, stop: &CancellationToken) {
-    let api: Api<GraphToken> = match settings.namespaces.first() {
-        Some(namespace) => Api::namespaced(clients.requests.clone(), namespace),
-        None => Api::all(clients.requests.clone()),
-    };
-    while !stop.is_cancelled() {
-        match api.list_metadata(&ListParams::default().limit(1)).await {
-            Ok(_) => {
-                reached.store(true, Ordering::Relaxed);
-                return;
-            }
-            Err(kube::Error::Api(status)) if status.code == 404 => {
-                tracing::error!(
-                    "the CRD graphtokens.graphtoken.io is not there; install it: kubectl apply -f crds/"
-                );
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = kubeclient::describe(&error),
-                    "the API server does not answer as it should"
-                );
-            }
-        }
-        tokio::select! {
-            () = tokio::time::sleep(START_PAUSE) => {}
-            () = stop.cancelled() => {}
-        }
-    }
-}
-
-async fn serve(
-    settings: &Settings,
-    metrics: &Metrics,
-    lease: &Lease,
-    caches: &Caches,
-    reached: &Arc<AtomicBool>,
-) -> Result<CancellationToken, Error> {
-    let address = settings.listen;
-    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-    let (leading, caches, reached) = (lease.clone(), caches.clone(), Arc::clone(reached));
-    let admin = Admin {
-        // The runtime that answers is the one that works.
-        live: Box::new(|| true),
-        ready: Box::new(move || reached.load(Ordering::Relaxed)),
-        registry: {
-            let objects = caches.clone();
-            let mut registry =
-                metrics.registry(move || leading.leading(), Arc::new(move || objects.samples()));
-            metrics::register_ends(&mut registry, move || caches.ends());
-            registry
-        },
-    };
-    let stop = CancellationToken::new();
-    let ended = stop.clone().cancelled_owned();
-    tokio::spawn(async move {
-        if let Err(error) = admin::serve(listener, admin, ended).await {
-            tracing::error!(%error, "cannot serve /livez, /readyz and /metrics any more");
-        }
-    });
-    Ok(stop)
-}
-
-fn stop_on_signals() -> Result<CancellationToken, Error> {
-    let stop = CancellationToken::new();
-    let mut requests = Requests::new().map_err(Error::Signals)?;
-    let told = stop.clone();
-    tokio::spawn(async move {
-        for again in [false, true] {
-            requests.next().await;
-            if again {
-                tracing::error!("a second signal: ending at once, though something is in flight");
-                std::process::exit(130);
-            }
-            tracing::info!("ending: finishing what is in flight");
-            told.cancel();
-        }
-    });
-    Ok(stop)
-}
-
-/// Requests to end: SIGTERM and SIGINT.
-#[cfg(unix)]
-struct Requests {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-#[cfg(unix)]
-impl Requests {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-/// Requests to end: Ctrl-C. The operator is not made for Windows, but the plugin is, from the same library.
-#[cfg(windows)]
-struct Requests(tokio::signal::windows::CtrlC);
-
-#[cfg(windows)]
-impl Requests {
-    fn new() -> std::io::Result<Self> {
-        tokio::signal::windows::ctrl_c().map(Self)
-    }
-
-    async fn next(&mut self) {
-        self.0.recv().await;
-    }
 }

@@ -1,5 +1,5 @@
-//! What the process keeps in memory between two reconciles: caches of the API server, its own last writes laid over them,
-//! and per `GraphToken` only what saves a read. Nothing here is truth: a restart loses it and loses nothing.
+//! What the process keeps in memory between two reconciles of a `GraphToken`: what saves a read or a write, and what came of
+//! an acquisition. Nothing here is truth: a restart loses it and loses nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,9 +13,9 @@ use crate::api::names::{CREDENTIAL_SUFFIX, LOGIN_SUFFIX};
 use crate::api::spec::Workload;
 use crate::cache::{Packed, Packer};
 use crate::grant::device_code::SLOW_DOWN;
-use crate::observed::{Credential, Meta, SeedState, TargetView, Unrenderable};
+use crate::observed::{Credential, Meta, SeedState, Unrenderable};
 use crate::proof::Held;
-use crate::rotation::{InFlight, InHand};
+use crate::rotation::{Finished, InHand};
 
 mod ends;
 
@@ -44,8 +44,6 @@ pub struct Memory {
     pub uid: String,
     /// The credential as last read or written.
     pub credential: Option<KeptCredential>,
-    /// The target as last written, until the cache has caught up.
-    pub target: Option<Box<(TargetView, Instant)>>,
     /// Which token was last written into the target.
     pub written: Option<String>,
     /// When a target that was changed or deleted was last written again.
@@ -58,88 +56,91 @@ pub struct Memory {
     pub login: Option<Box<Login>>,
     /// The polls for a device code.
     pub polls: Option<Box<Polls>>,
-    /// The status as last decided, with the resourceVersion that it was written at, until the cache has caught up; `None`:
-    /// it could not be written yet.
-    pub status: Option<Box<(Option<String>, GraphTokenStatus)>>,
-    /// Whether the cache is known to lag, so that the next look reads live.
-    pub read_live: bool,
+    /// The status as last decided, where it could not be written yet.
+    pub unsaved: Option<Box<Unsaved>>,
+    /// Since when it waits for a permit of its client.
+    pub parked: Option<Instant>,
+    /// For which Secrets the mirror is known to be behind.
+    pub read_live: Live,
+    /// The versions of objects that the present reconcile has written.
+    pub own: Vec<Version>,
     /// A token that is not published yet.
     pub in_hand: Option<Box<InHand>>,
     /// A token that could not be rendered.
     pub unrenderable: Option<Box<Unrenderable>>,
     /// Somebody else's write-ahead record: the attempt, and since when answered reads have shown it.
     pub pending_since: Option<Box<(String, Instant)>>,
-    /// An exchange that is not settled yet.
-    pub in_flight: Option<Box<InFlight>>,
     /// What was done about the workloads that are restarted when the target changed.
     pub restarts: HashMap<Workload, Restart>,
     /// What was said in an event that no condition speaks of, so that it is said once.
     pub said: BTreeSet<String>,
-    /// The Secrets that it refers to, beside those that are named after it.
-    refers_to: Vec<Key>,
+}
+
+/// The Secrets that the next reconcile reads live.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Live {
+    /// The credential.
+    pub credential: bool,
+    /// The target.
+    pub target: bool,
+}
+
+/// A status that could not be written yet.
+#[derive(Debug)]
+pub struct Unsaved {
+    /// The status.
+    pub status: GraphTokenStatus,
+    /// The one that events have spoken of; `None`: the one that is stored.
+    pub announced: Option<GraphTokenStatus>,
 }
 
 impl Memory {
-    /// Whether a Secret at this version is as this process last wrote it, or as it was before: what it was in between, the
-    /// write knew.
-    fn knows(&self, seen: &SecretVersion) -> bool {
-        let target = self.target.as_deref().map(|(view, _)| (&*view.meta.uid, &*view.meta.resource_version));
-        let credential = self.credential.as_ref().map(|c| (&*c.uid, &*c.resource_version));
-        let own = [target, credential].into_iter().flatten().find(|(uid, _)| *uid == seen.uid);
-        own.is_some_and(|(_, own)| !newer(&seen.resource_version, own))
-    }
-
-    /// The cache has caught up with what was written: it tells the same from here on.
-    fn shown(&mut self, resource_version: &str) {
-        if self.target.as_deref().is_some_and(|(view, _)| view.meta.resource_version == resource_version) {
-            self.target = None;
+    /// Keeps a status until it is written, if it is another than before.
+    pub fn keep_unsaved(&mut self, before: &GraphTokenStatus, status: &GraphTokenStatus) {
+        if before == status {
+            return;
         }
+        let announced = self.unsaved.take().and_then(|unsaved| unsaved.announced);
+        self.unsaved = Some(Box::new(Unsaved { status: status.clone(), announced }));
     }
 }
 
 /// A credential as JSON: decoded, it takes many times that, for each user.
 #[derive(Debug)]
-pub struct KeptCredential {
-    uid: Box<str>,
-    resource_version: Box<str>,
-    text: Packed,
-}
+pub struct KeptCredential(Packed);
 
 static CREDENTIALS: Packer = Packer::new();
 
 impl KeptCredential {
     /// Keeps one.
     pub fn new(credential: &Credential) -> Self {
-        Self {
-            uid: credential.meta.uid.as_str().into(),
-            resource_version: credential.meta.resource_version.as_str().into(),
-            text: CREDENTIALS.pack_json(credential),
-        }
+        Self(CREDENTIALS.pack_json(credential))
     }
 
     /// The credential as it was.
     pub fn open(&self) -> Option<Box<Credential>> {
-        CREDENTIALS.open_json(&self.text)
+        CREDENTIALS.open_json(&self.0)
     }
 }
 
-/// A Secret as a watch shows it.
+/// A version of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SecretVersion {
+pub struct Version {
     /// Its UID.
     pub uid: String,
     /// Its resourceVersion.
     pub resource_version: String,
 }
 
-/// Where the memory of a `GraphToken` is.
-#[derive(Debug)]
-enum Slot {
-    /// Nobody looks at it.
-    Idle(Box<Memory>),
-    /// A look has it. Meanwhile these versions of its Secrets were seen: whether they are its own writes, it can tell when it
-    /// ends, and not before, for a watch may be faster than the answer to the write. `None`: one was deleted.
-    Busy(Vec<Option<SecretVersion>>),
+/// The one entry of a `GraphToken`.
+#[derive(Debug, Default)]
+struct Entry {
+    /// Absent while a reconcile has it.
+    memory: Option<Box<Memory>>,
+    /// What a task brought since, for the `GraphToken` of this UID.
+    finished: Option<(String, Option<Finished>)>,
+    /// The Secrets that it refers to, beside those that are named after it.
+    refers_to: Vec<Key>,
 }
 
 /// What was done about a workload for one content of the target.
@@ -191,19 +192,16 @@ impl Polls {
     }
 }
 
-/// How long the cache may lag behind an own write before the cache is believed.
-pub const CACHE_LAG: Duration = Duration::from_secs(5);
-
 /// A referenced proof: UID and resourceVersion of its Secret, and what that holds or what is wrong with it.
 type Proof = (String, String, Result<Held, String>);
 
-/// The process's memory.
+/// The entries of all `GraphToken`s, and who refers to which Secret.
 #[derive(Default)]
 pub struct State {
-    slots: Mutex<HashMap<Key, Slot>>,
+    entries: Mutex<HashMap<Key, Entry>>,
     /// Each Secret with each `GraphToken` that refers to it, and whether that starts from it.
     referrers: Mutex<BTreeMap<(Key, Key), bool>>,
-    proofs: Mutex<HashMap<(Key, String), Proof>>,
+    proofs: Mutex<BTreeMap<(Key, String), Proof>>,
     /// When the proofs that are in use end.
     pub ends: Ends,
 }
@@ -214,13 +212,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
-    /// Takes the memory of a `GraphToken` for the length of a look, of which there are never two at once for one object. From here on
-    /// nothing of it goes because a cache has caught up: so what the cache has is to be read afterwards.
-    pub fn take(&self, key: &Key) -> Box<Memory> {
-        match lock(&self.slots).insert(key.clone(), Slot::Busy(Vec::new())) {
-            Some(Slot::Idle(memory)) => memory,
-            Some(Slot::Busy(_)) | None => Box::default(),
-        }
+    /// Takes the memory of a `GraphToken` for the length of a reconcile, of which there are never two at once for one object,
+    /// and what a task brought since the last one.
+    pub fn take(&self, key: &Key) -> (Box<Memory>, Option<(String, Option<Finished>)>) {
+        let mut entries = lock(&self.entries);
+        let entry = entries.entry(key.clone()).or_default();
+        // A reconcile that panicked has lost it.
+        (entry.memory.take().unwrap_or_default(), entry.finished.take())
     }
 
     /// The memory, if it is of this UID; else that of a `GraphToken` that nothing is known of.
@@ -228,91 +226,74 @@ impl State {
         if memory.uid == uid {
             return memory;
         }
-        self.unrefer(&memory.refers_to, key);
+        self.refer(key, Vec::new());
         Box::new(Memory { uid: uid.to_owned(), ..Memory::default() })
     }
 
-    /// Puts it back. Returns whether its Secrets were changed by others meanwhile, so that it is to be looked at again.
-    pub fn put(&self, key: &Key, mut memory: Box<Memory>) -> bool {
-        let mut slots = lock(&self.slots);
-        let Some(Slot::Busy(seen)) = slots.remove(key) else {
-            // It was forgotten meanwhile.
-            drop(slots);
-            self.unrefer(&memory.refers_to, key);
-            return false;
-        };
-        let mut changed = false;
-        for version in seen {
-            match version {
-                Some(seen) if memory.knows(&seen) => memory.shown(&seen.resource_version),
-                Some(_) | None => changed = true,
-            }
+    /// Puts it back. Returns whether the `GraphToken` is still there: it may have been forgotten meanwhile.
+    pub fn put(&self, key: &Key, memory: Box<Memory>) -> bool {
+        let mut entries = lock(&self.entries);
+        let Some(entry) = entries.get_mut(key) else { return false };
+        entry.memory = Some(memory);
+        true
+    }
+
+    /// Keeps what a task brought for a `GraphToken`, if that is still there.
+    pub fn keep_finished(&self, key: &Key, uid: &str, finished: Option<Finished>) {
+        if let Some(entry) = lock(&self.entries).get_mut(key) {
+            entry.finished = Some((uid.to_owned(), finished));
         }
-        slots.insert(key.clone(), Slot::Idle(memory));
-        changed
     }
 
     /// Forgets a `GraphToken` that is gone.
     pub fn forget(&self, key: &Key) {
-        let slot = lock(&self.slots).remove(key);
-        if let Some(Slot::Idle(memory)) = slot {
-            self.unrefer(&memory.refers_to, key);
+        if let Some(entry) = lock(&self.entries).remove(key) {
+            self.unrefer(&entry.refers_to, key);
         }
         self.ends.note(key, None);
     }
 
-    /// Whether a change of a Secret is to wake a `GraphToken`: not if it only echoes what this process wrote. `None`: the Secret
-    /// is gone.
-    pub fn concerns(&self, graphtoken: &Key, secret: Option<&SecretVersion>) -> bool {
-        match (lock(&self.slots).get_mut(graphtoken), secret) {
-            (Some(Slot::Idle(memory)), Some(seen)) if memory.knows(seen) => {
-                memory.shown(&seen.resource_version);
-                false
-            }
-            (Some(Slot::Busy(all)), seen) => {
-                all.push(seen.cloned());
-                false
-            }
-            (Some(Slot::Idle(_)) | None, _) => true,
-        }
-    }
-
-    /// The cache shows a `GraphToken` at this version: a status that was written at it need not be kept beside it.
-    pub fn status_shown(&self, graphtoken: &Key, resource_version: &str) {
-        if let Some(Slot::Idle(memory)) = lock(&self.slots).get_mut(graphtoken) {
-            let written = memory.status.as_deref().and_then(|(version, _)| version.as_deref());
-            if written.is_some_and(|written| !newer(written, resource_version)) {
-                memory.status = None;
-            }
-        }
-    }
-
-    /// Notes on which Secrets a `GraphToken` depends, so that a change of them wakes it, beside those that are named after it.
-    pub fn refer(&self, graphtoken: &Key, memory: &mut Memory, secrets: Vec<Key>) {
-        if memory.refers_to == secrets {
+    /// Notes on which Secrets a `GraphToken` depends, so that a change of them enqueues it, beside those that are named after
+    /// it.
+    pub fn refer(&self, graphtoken: &Key, secrets: Vec<Key>) {
+        let mut entries = lock(&self.entries);
+        // One that was forgotten meanwhile refers to nothing any more.
+        let Some(entry) = entries.get_mut(graphtoken).filter(|entry| entry.refers_to != secrets) else {
             return;
-        }
-        self.unrefer(&memory.refers_to, graphtoken);
+        };
         let mut referrers = lock(&self.referrers);
-        for secret in &secrets {
+        for secret in secrets.iter().filter(|secret| !entry.refers_to.contains(secret)) {
             referrers.insert((secret.clone(), graphtoken.clone()), false);
         }
-        memory.refers_to = secrets;
+        drop(referrers);
+        let former = std::mem::replace(&mut entry.refers_to, secrets);
+        let dropped: Vec<Key> =
+            former.into_iter().filter(|secret| !entry.refers_to.contains(secret)).collect();
+        self.unrefer(&dropped, graphtoken);
     }
 
+    /// What was read of a Secret goes with the last that refers to it.
     fn unrefer(&self, secrets: &[Key], graphtoken: &Key) {
         let mut referrers = lock(&self.referrers);
+        let mut proofs = lock(&self.proofs);
         for secret in secrets {
             referrers.remove(&(secret.clone(), graphtoken.clone()));
+            if referrers_of(&referrers, secret).next().is_none() {
+                let first = (secret.clone(), String::new());
+                let unused = proofs.range(first..).take_while(|((of, _), _)| of == secret);
+                for what_for in unused.map(|(what_for, _)| what_for.clone()).collect::<Vec<_>>() {
+                    proofs.remove(&what_for);
+                }
+            }
         }
     }
 
     /// The `GraphToken`s that a Secret concerns: those that refer to it, wherever they are, and the one that it is named after.
     pub fn referrers(&self, secret: &Key) -> Vec<Key> {
         let named = named_after(&secret.name).map(|name| Key::new(&secret.namespace, name));
-        let slots = lock(&self.slots);
-        let mut all: Vec<Key> = named.filter(|key| slots.contains_key(key)).collect();
-        drop(slots);
+        let entries = lock(&self.entries);
+        let mut all: Vec<Key> = named.filter(|key| entries.contains_key(key)).collect();
+        drop(entries);
         let known = all.len();
         for (referrer, _) in referrers_of(&lock(&self.referrers), secret) {
             if !all[..known].contains(referrer) {
@@ -339,9 +320,12 @@ impl State {
         (*uid == meta.uid && *version == meta.resource_version).then(|| held.clone())
     }
 
-    /// Keeps it, so that it is read once a version.
+    /// Keeps it, so that it is read once a version, for as long as a `GraphToken` refers to the Secret.
     pub fn keep_proof(&self, what_for: (Key, String), meta: &Meta, held: Result<Held, String>) {
-        lock(&self.proofs).insert(what_for, (meta.uid.clone(), meta.resource_version.clone(), held));
+        let referrers = lock(&self.referrers);
+        if referrers_of(&referrers, &what_for.0).next().is_some() {
+            lock(&self.proofs).insert(what_for, (meta.uid.clone(), meta.resource_version.clone(), held));
+        }
     }
 }
 
@@ -380,9 +364,9 @@ mod tests {
         let shared = Key::new("clients", "app-cert");
         let [here, there] = ["one", "two"].map(|namespace| Key::new(namespace, "mail"));
         for graphtoken in [&here, &there] {
-            let mut memory = state.take(graphtoken);
-            state.refer(graphtoken, &mut memory, vec![shared.clone()]);
-            assert!(!state.put(graphtoken, memory));
+            let (memory, _) = state.take(graphtoken);
+            state.refer(graphtoken, vec![shared.clone()]);
+            assert!(state.put(graphtoken, memory));
         }
         assert_eq!(
             BTreeSet::from_iter(state.referrers(&shared)),
@@ -391,9 +375,7 @@ mod tests {
         assert_eq!(state.referrers(&Key::new("one", "app-cert")), []);
         state.forget(&here);
         assert_eq!(state.referrers(&shared), std::slice::from_ref(&there));
-        let mut memory = state.take(&there);
-        state.refer(&there, &mut memory, Vec::new());
-        state.put(&there, memory);
+        state.refer(&there, Vec::new());
         assert_eq!(state.referrers(&shared), []);
         assert!(lock(&state.referrers).is_empty());
     }
@@ -401,7 +383,7 @@ mod tests {
     #[test]
     fn a_secret_wakes_the_graphtoken_that_it_is_named_after() {
         let (state, mail) = (State::default(), Key::new("ns", "mail"));
-        let memory = state.take(&mail);
+        let (memory, _) = state.take(&mail);
         state.put(&mail, memory);
         for name in ["mail", "mail-graphtoken-credential", "mail-graphtoken-login"] {
             assert_eq!(state.referrers(&Key::new("ns", name)), std::slice::from_ref(&mail), "{name}");
@@ -415,8 +397,8 @@ mod tests {
         let (state, seed) = (State::default(), Key::new("ns", "seed"));
         let [one, two, other] = ["one", "two", "other"].map(|name| Key::new("ns", name));
         for graphtoken in [&one, &two, &other] {
-            let mut memory = state.take(graphtoken);
-            state.refer(graphtoken, &mut memory, vec![seed.clone()]);
+            let (memory, _) = state.take(graphtoken);
+            state.refer(graphtoken, vec![seed.clone()]);
             state.put(graphtoken, memory);
         }
         assert_eq!(
@@ -430,79 +412,57 @@ mod tests {
         assert_eq!(state.share_seed(&seed, &one), Vec::<String>::new());
     }
 
-    fn written(version: &str) -> Box<(TargetView, Instant)> {
-        let SecretVersion { uid, resource_version } = seen(version);
-        let meta = Meta { uid, resource_version, ..Meta::default() };
-        Box::new((TargetView { meta, published: None, intact: true }, Instant::now()))
-    }
-
-    fn seen(version: &str) -> SecretVersion {
-        SecretVersion { uid: "target".to_owned(), resource_version: version.to_owned() }
-    }
-
-    #[tokio::test]
-    async fn an_own_write_wakes_nobody_though_its_echo_is_faster_than_its_answer() {
-        let (state, mail) = (State::default(), Key::new("ns", "mail"));
-        let other = SecretVersion { uid: "seed".to_owned(), ..seen("6") };
-        for (shown, again) in [
-            (vec![Some(seen("7"))], false),
-            // The first of two writes of one look.
-            (vec![Some(seen("6")), Some(seen("7"))], false),
-            (vec![Some(seen("7")), Some(seen("8"))], true),
-            (vec![Some(other)], true),
-            (vec![None], true),
-        ] {
-            let mut memory = state.take(&mail);
-            for secret in &shown {
-                assert!(!state.concerns(&mail, secret.as_ref()), "it is being looked at");
-            }
-            memory.target = Some(written("7"));
-            assert_eq!(state.put(&mail, memory), again, "{shown:?}");
-        }
-    }
-
-    /// The look reads the object after this: had it read it before, it would know neither.
-    #[tokio::test]
-    async fn what_is_being_looked_at_keeps_what_the_cache_catches_up_with() {
-        let (state, mail) = (State::default(), Key::new("ns", "mail"));
-        let mut memory = state.take(&mail);
-        memory.status = Some(Box::new((Some("9".to_owned()), GraphTokenStatus::default())));
-        state.put(&mail, memory);
-        let memory = state.take(&mail);
-        state.status_shown(&mail, "9");
-        assert!(memory.status.is_some());
-        state.put(&mail, memory);
-    }
-
     #[test]
     fn another_graphtoken_of_the_same_name_starts_afresh() {
         let (state, mail, seed) = (State::default(), Key::new("ns", "mail"), Key::new("ns", "seed"));
-        let mut memory = state.of(&mail, state.take(&mail), "one");
+        let mut memory = state.of(&mail, state.take(&mail).0, "one");
         memory.written = Some("attempt".to_owned());
-        state.refer(&mail, &mut memory, vec![seed.clone()]);
+        state.refer(&mail, vec![seed.clone()]);
         state.put(&mail, memory);
-        let memory = state.of(&mail, state.take(&mail), "one");
+        let memory = state.of(&mail, state.take(&mail).0, "one");
         assert!(memory.written.is_some());
         state.put(&mail, memory);
-        state.put(&mail, state.of(&mail, state.take(&mail), "two"));
+        let memory = state.of(&mail, state.take(&mail).0, "two");
+        assert!(memory.written.is_none());
+        state.put(&mail, memory);
         assert_eq!(state.referrers(&seed), []);
-        assert!(state.take(&mail).written.is_none());
     }
 
-    #[tokio::test]
-    async fn what_the_cache_has_caught_up_with_is_not_kept_beside_it() {
+    #[test]
+    fn what_a_task_brought_is_there_for_the_next_reconcile_and_goes_with_its_graphtoken() {
         let (state, mail) = (State::default(), Key::new("ns", "mail"));
-        let mut memory = state.take(&mail);
-        memory.target = Some(written("7"));
-        memory.status = Some(Box::new((Some("9".to_owned()), GraphTokenStatus::default())));
-        state.put(&mail, memory);
-        state.status_shown(&mail, "8");
-        assert!(!state.concerns(&mail, Some(&seen("7"))));
-        assert!(state.concerns(&mail, Some(&seen("10"))) && state.concerns(&mail, None));
-        let memory = state.take(&mail);
-        assert!(memory.target.is_none() && memory.status.is_some());
-        state.put(&mail, memory);
-        state.status_shown(&mail, "9");
-        assert!(state.take(&mail).status.is_none());
+        let (memory, finished) = state.take(&mail);
+        assert!(finished.is_none());
+        state.keep_finished(&mail, "one", None);
+        assert!(state.put(&mail, memory), "it came while a reconcile was running");
+        let (memory, finished) = state.take(&mail);
+        assert!(matches!(finished, Some((uid, None)) if uid == "one"));
+        state.forget(&mail);
+        state.keep_finished(&mail, "one", None);
+        assert!(!state.put(&mail, memory), "it was forgotten meanwhile");
+        assert!(lock(&state.entries).is_empty(), "and nothing is left of it");
+    }
+
+    #[test]
+    fn what_was_read_of_a_secret_goes_with_the_last_that_refers_to_it() {
+        let (state, secret) = (State::default(), Key::new("clients", "app"));
+        let what_for = (secret.clone(), "key".to_owned());
+        let held = || Ok(Held::Secret("s3cret".into()));
+        state.keep_proof(what_for.clone(), &Meta::default(), held());
+        assert!(state.proof(&what_for, &Meta::default()).is_none(), "nobody refers to it");
+        let all: Vec<Key> = (0..100).map(|n| Key::new("ns", &format!("app-{n}"))).collect();
+        for graphtoken in &all {
+            let (memory, _) = state.take(graphtoken);
+            state.refer(graphtoken, vec![secret.clone()]);
+            state.put(graphtoken, memory);
+        }
+        state.keep_proof(what_for.clone(), &Meta::default(), held());
+        for graphtoken in &all {
+            assert!(state.proof(&what_for, &Meta::default()).is_some());
+            state.forget(graphtoken);
+        }
+        state.refer(&all[0], vec![secret.clone()]);
+        state.keep_proof(what_for, &Meta::default(), held());
+        assert!(lock(&state.proofs).is_empty() && lock(&state.referrers).is_empty());
     }
 }

@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::api::names::MANAGER;
 use crate::api::status::{AccountStatus, DeviceCodeStatus, LastFailure, TargetVersion};
-use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason, Time};
+use crate::api::{Condition, ConditionStatus, ConditionType, GraphTokenStatus, Reason, Time};
+use crate::cache::Watched;
 use crate::desired::{Client, Desired, Grant, SpecError};
 use crate::failure::Failure;
 use crate::observed::{Identity, Observed, StoredToken};
@@ -347,7 +348,7 @@ fn stamped(says: Vec<Says<'_>>, before: &[Condition], generation: i64, now: Time
     says.into_iter().map(stamp).collect()
 }
 
-/// Writes a status; returns the resourceVersion it got. The UID keeps it off a `GraphToken` that took the name meanwhile.
+/// Writes a status; returns the object as it is now. The UID keeps it off a `GraphToken` that took the name meanwhile.
 ///
 /// A JSON patch, because server-side apply to the status of a custom resource does not heed `metadata.uid` (measured on 1.37).
 /// The operator owns all of the status, so replacing it whole takes nothing from anybody.
@@ -355,8 +356,8 @@ pub async fn write(
     client: &kube::Client,
     identity: &Identity,
     status: &GraphTokenStatus,
-) -> Result<String, StoreError> {
-    let api: Api<GraphToken> = Api::namespaced(client.clone(), &identity.namespace);
+) -> Result<Watched, StoreError> {
+    let api: Api<Watched> = Api::namespaced(client.clone(), &identity.namespace);
     let patch = json!([
         {"op": "test", "path": "/metadata/uid", "value": identity.uid},
         {"op": "add", "path": "/status", "value": status},
@@ -366,7 +367,7 @@ pub async fn write(
     };
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     match api.patch_status(&identity.name, &params, &Patch::Json::<()>(patch)).await {
-        Ok(written) => Ok(written.metadata.resource_version.unwrap_or_default()),
+        Ok(written) => Ok(written),
         // The test failed: this name is another GraphToken's now.
         Err(kube::Error::Api(refused)) if refused.code == 422 => Err(StoreError::Gone),
         Err(error) => Err(error.into()),

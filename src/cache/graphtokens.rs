@@ -15,10 +15,10 @@ use serde_json::value::RawValue;
 use super::packer::{Packed, Packer};
 use super::scope_of;
 use super::secrets::KeptMeta;
-use super::table::Shared;
+use super::table::{Entry, Epoch, Put, Shared, version};
 use crate::api::names::ANNOTATION_REQUESTED_AT;
 use crate::api::{GraphToken, GraphTokenStatus, Time};
-use crate::state::Key;
+use crate::state::{Key, Version};
 
 /// A `GraphToken` as the API server sent it. Spec and status stay text until somebody looks, which takes less memory than
 /// what they decode to; and one that does not decode does not blind the watch to the others.
@@ -101,13 +101,27 @@ impl Watched {
         self.status.as_deref().is_some_and(|status| status.get().contains("\"throttles\""))
     }
 
-    /// What tells one look from the next: our own writes of the status do not change it.
-    fn fingerprint(&self) -> u64 {
+    /// What others ask for: a write of the status does not change it.
+    fn asked(&self) -> u64 {
         let requested = self.meta.annotations.as_ref().and_then(|all| all.get(ANNOTATION_REQUESTED_AT));
         let deleting = self.meta.deletion_timestamp.is_some();
         let mut hasher = DefaultHasher::new();
         (&self.meta.uid, self.meta.generation, requested, deleting).hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// What a reconcile goes by: all of the above and the status. Own writes of the status are in the mirror before a watch
+    /// shows them, so that a status that differs is somebody else's.
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.asked(), self.status.as_deref().map(RawValue::get)).hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// UID and resourceVersion.
+    pub fn version(&self) -> Version {
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+        Version { uid: text(&self.meta.uid), resource_version: text(&self.meta.resource_version) }
     }
 
     fn invalid(&self, member: &str, error: &serde_json::Error) -> Box<InvalidObject> {
@@ -142,6 +156,8 @@ impl Resource for Watched {
 /// What is kept of one.
 #[derive(Debug)]
 struct Kept {
+    version: u64,
+    asked: u64,
     fingerprint: u64,
     urgency: Urgency,
     /// The whole as JSON.
@@ -163,11 +179,18 @@ impl Kept {
         let Watched { meta, spec, status } = watched;
         let packing = Packing { metadata: meta, spec: spec.as_deref(), status: status.as_deref() };
         let text = PACKER.pack_json(&packing);
-        Self { fingerprint: watched.fingerprint(), urgency: watched.urgency(), text }
+        let (asked, fingerprint) = (watched.asked(), watched.fingerprint());
+        Self { version: version(meta), asked, fingerprint, urgency: watched.urgency(), text }
     }
 
     fn open(&self) -> Option<Watched> {
         PACKER.open_json(&self.text)
+    }
+}
+
+impl Entry for Kept {
+    fn version(&self) -> u64 {
+        self.version
     }
 }
 
@@ -203,14 +226,16 @@ impl GraphTokenStore {
             Event::Apply(object) => {
                 let kept = Kept::new(object);
                 let fingerprint = kept.fingerprint;
-                let former = self.0.write().insert(object.meta(), kept);
-                let changed = former.is_none_or(|former| former.fingerprint != fingerprint);
+                let changed = match self.0.write().watched(object.meta(), kept) {
+                    Put::Replaced(former) => former.is_none_or(|former| former.fingerprint != fingerprint),
+                    Put::Passed => false,
+                };
                 let changed = changed.then(|| key(object.meta())).flatten();
                 return News { changed: changed.into_iter().collect(), gone: Vec::new() };
             }
             Event::Delete(object) => {
-                self.0.write().remove(object.meta());
-                return News { changed: Vec::new(), gone: key(object.meta()).into_iter().collect() };
+                let gone = self.0.write().gone(object.meta()).then(|| key(object.meta())).flatten();
+                return News { changed: Vec::new(), gone: gone.into_iter().collect() };
             }
         }
         News::default()
@@ -247,6 +272,15 @@ impl GraphTokenStore {
     pub fn keys(&self) -> Vec<Key> {
         self.0.read().known.keys().collect()
     }
+
+    /// An own write of the status was answered with this. Returns whether others changed the object meanwhile, which no
+    /// watch will tell any more.
+    fn wrote(&self, object: &Watched, epoch: Epoch) -> bool {
+        let kept = Kept::new(object);
+        let asked = kept.asked;
+        let put = self.0.write().wrote(object.meta(), kept, epoch);
+        matches!(put, Put::Replaced(Some(former)) if former.asked != asked)
+    }
 }
 
 /// The caches of all watched namespaces. Clones share them.
@@ -271,6 +305,27 @@ impl GraphTokenCache {
     /// How urgent a look at it is.
     pub fn urgency(&self, key: &Key) -> Option<Urgency> {
         self.of(key)?.urgency(key)
+    }
+
+    /// Whether there is one of this name.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.of(key).is_some_and(|store| store.contains(key))
+    }
+
+    /// The keys of all.
+    pub fn keys(&self) -> Vec<Key> {
+        self.0.values().flat_map(GraphTokenStore::keys).collect()
+    }
+
+    /// To be asked before a status is written.
+    pub fn epoch(&self, key: &Key) -> Epoch {
+        self.of(key).map_or_else(Epoch::default, |store| store.0.read().epoch())
+    }
+
+    /// Puts in what an own write of the status was answered with. Returns whether others changed the object meanwhile, which
+    /// no watch will tell any more.
+    pub fn wrote(&self, key: &Key, object: &Watched, epoch: Epoch) -> bool {
+        self.of(key).is_some_and(|store| store.wrote(object, epoch))
     }
 
     /// All of them, one after another: together they would take as much again as all that is kept.

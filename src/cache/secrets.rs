@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use super::packer::{Packed, Packer};
 use super::scope_of;
-use super::table::Shared;
+use super::table::{Entry, Epoch, Put, Shared, version};
 use crate::api::names::is_of_group;
 use crate::observed::Meta;
 use crate::state::Key;
@@ -106,17 +106,33 @@ impl Resource for WatchedSecret {
 
 static PACKER: Packer = Packer::new();
 
-fn pack(secret: &WatchedSecret) -> Packed {
-    PACKER.pack_json(&meta(secret.meta()))
+/// What is kept of a Secret.
+#[derive(Debug)]
+struct Kept {
+    version: u64,
+    /// Its [`Meta`].
+    text: Packed,
 }
 
-fn open(packed: &Packed) -> Meta {
-    PACKER.open_json(packed).unwrap_or_default()
+impl Entry for Kept {
+    fn version(&self) -> u64 {
+        self.version
+    }
+}
+
+impl Kept {
+    fn new(secret: &WatchedSecret) -> Self {
+        Self { version: version(secret.meta()), text: PACKER.pack_json(&meta(secret.meta())) }
+    }
+
+    fn open(&self) -> Meta {
+        PACKER.open_json(&self.text).unwrap_or_default()
+    }
 }
 
 /// The metadata of the Secrets of one namespace, or of all. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct SecretStore(Shared<Packed>);
+pub struct SecretStore(Shared<Kept>);
 
 impl SecretStore {
     /// Whether there was a whole list of them.
@@ -124,41 +140,78 @@ impl SecretStore {
         self.0.read().is_known()
     }
 
-    /// Takes in what a watch shows.
-    pub fn take_in(&self, event: &Event<WatchedSecret>) {
+    /// Takes in what a watch shows. Returns whether a single Secret is another one now: an own write whose response was faster
+    /// than the watch is known already.
+    pub fn take_in(&self, event: &Event<WatchedSecret>) -> bool {
         match event {
             Event::Init => self.0.write().begin(),
-            Event::InitApply(secret) => self.0.write().list(secret.meta(), pack(secret)),
+            Event::InitApply(secret) => {
+                let kept = Kept::new(secret);
+                self.0.write().list(secret.meta(), kept);
+            }
             Event::InitDone => drop(self.0.write().end()),
-            Event::Apply(secret) => drop(self.0.write().insert(secret.meta(), pack(secret))),
-            Event::Delete(secret) => self.0.write().remove(secret.meta()),
+            Event::Apply(secret) => {
+                let kept = Kept::new(secret);
+                return matches!(self.0.write().watched(secret.meta(), kept), Put::Replaced(_));
+            }
+            Event::Delete(secret) => return self.0.write().gone(secret.meta()),
         }
+        false
     }
 
     fn get(&self, namespace: &str, name: &str) -> Option<Meta> {
-        self.0.read().known.get(namespace, name).map(open)
+        self.0.read().known.get(namespace, name).map(Kept::open)
     }
 
     /// The Secrets whose names end so.
     pub fn named(&self, suffix: &str) -> Vec<(Key, Meta)> {
         let table = self.0.read();
         let named = table.known.all().filter(|(_, name, _)| name.ends_with(suffix));
-        named.map(|(namespace, name, packed)| (Key::new(namespace, name), open(packed))).collect()
+        named.map(|(namespace, name, kept)| (Key::new(namespace, name), kept.open())).collect()
     }
 }
 
-/// The caches of all watched namespaces.
+/// The mirrors of all watched namespaces.
 pub struct SecretCache(BTreeMap<Option<String>, SecretStore>);
 
 impl SecretCache {
-    /// One cache a namespace, or one for all of them.
+    /// One mirror a namespace, or one for all of them.
     pub fn new(stores: BTreeMap<Option<String>, SecretStore>) -> Self {
         Self(stores)
     }
 
-    /// The cached metadata of a Secret.
+    /// The metadata of a Secret.
     pub fn get(&self, namespace: &str, name: &str) -> Option<Meta> {
         scope_of(&self.0, namespace)?.get(namespace, name)
+    }
+
+    /// To be asked before a Secret is written or read live.
+    pub fn epoch(&self, namespace: &str) -> Epoch {
+        scope_of(&self.0, namespace).map_or_else(Epoch::default, |store| store.0.read().epoch())
+    }
+
+    /// Puts in what an own write or a live read was answered with. Returns whether the mirror is as new as that now; it is not
+    /// where versions are no integers: the Secret is to be read live then.
+    pub fn wrote(&self, secret: &Key, seen: &Meta, epoch: Epoch) -> bool {
+        let Some(store) = scope_of(&self.0, &secret.namespace) else { return false };
+        let object = ObjectMeta {
+            namespace: Some(secret.namespace.clone()),
+            name: Some(secret.name.clone()),
+            resource_version: Some(seen.resource_version.clone()),
+            ..ObjectMeta::default()
+        };
+        let kept = Kept { version: version(&object), text: PACKER.pack_json(seen) };
+        let is_ordered = kept.version != 0;
+        store.0.write().wrote(&object, kept, epoch);
+        is_ordered
+    }
+
+    /// A live read showed that a Secret is not there.
+    pub fn absent(&self, secret: &Key, epoch: Epoch) {
+        if let Some(store) = scope_of(&self.0, &secret.namespace) {
+            let (namespace, name) = (Some(secret.namespace.clone()), Some(secret.name.clone()));
+            store.0.write().absent(&ObjectMeta { namespace, name, ..ObjectMeta::default() }, epoch);
+        }
     }
 }
 

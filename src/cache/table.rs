@@ -1,4 +1,8 @@
-//! Objects by namespace and name, with the list that is being read beside what is known.
+//! The mirror of one kind of objects: by namespace and name, with the list that is being read beside what is known.
+//!
+//! A watch fills it, and own writes go into it too, so that the next reconcile sees them though the watch is behind. Versions
+//! are compared as integers (KEP-5504): the mirror of an object only moves forward, and a complete list replaces all. A write
+//! whose response comes when the watch has already passed its version is dropped: the object may be gone by then.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -33,7 +37,6 @@ impl<V> ByName<V> {
         self.all().map(|(namespace, name, _)| Key::new(namespace, name))
     }
 
-    /// Keeps one; returns what was kept of it before.
     fn insert(&mut self, meta: &ObjectMeta, value: V) -> Option<V> {
         let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return None };
         if !self.0.contains_key(namespace.as_str()) {
@@ -57,23 +60,49 @@ impl<V> ByName<V> {
     }
 }
 
+/// What is kept of an object.
+pub(super) trait Entry {
+    /// The resourceVersion; 0 where it is no integer.
+    fn version(&self) -> u64;
+}
+
+/// The resourceVersion as an integer; 0 where it is none.
+pub(super) fn version(meta: &ObjectMeta) -> u64 {
+    meta.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or_default()
+}
+
+/// What came of an event or of an own write.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Put<V> {
+    /// It is in the mirror now, in the place of this.
+    Replaced(Option<V>),
+    /// The mirror is as new, or newer.
+    Passed,
+}
+
+/// The number of complete lists before an own write was sent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Epoch(u64);
+
 /// What is known of the objects of a kind.
 #[derive(Debug)]
 pub(super) struct Table<V> {
     pub(super) known: ByName<V>,
     /// The list that is being read: it replaces what is known once it is whole.
     listed: ByName<V>,
-    /// Whether there was a whole list.
-    is_known: bool,
+    /// How many lists were whole.
+    lists: u64,
+    /// The greatest version that the watch has shown.
+    passed: u64,
 }
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
-        Self { known: ByName::default(), listed: ByName::default(), is_known: false }
+        Self { known: ByName::default(), listed: ByName::default(), lists: 0, passed: 0 }
     }
 }
 
-impl<V> Table<V> {
+impl<V: Entry> Table<V> {
     /// A new list begins.
     pub(super) fn begin(&mut self) {
         self.listed = ByName::default();
@@ -86,22 +115,65 @@ impl<V> Table<V> {
 
     /// The list is whole; returns what was known before.
     pub(super) fn end(&mut self) -> ByName<V> {
-        self.is_known = true;
+        self.lists += 1;
+        // A store that was restored from a backup counts from an earlier version again.
+        self.passed = self.listed.all().map(|(_, _, value)| value.version()).max().unwrap_or_default();
         std::mem::replace(&mut self.known, std::mem::take(&mut self.listed))
     }
 
     pub(super) const fn is_known(&self) -> bool {
-        self.is_known
+        self.lists > 0
     }
 
-    /// Keeps one; returns what was kept of it before.
-    pub(super) fn insert(&mut self, meta: &ObjectMeta, value: V) -> Option<V> {
-        self.known.insert(meta, value)
+    /// The watch shows one.
+    pub(super) fn watched(&mut self, meta: &ObjectMeta, value: V) -> Put<V> {
+        self.passed = self.passed.max(value.version());
+        self.put(meta, value)
     }
 
-    /// Keeps one no more.
-    pub(super) fn remove(&mut self, meta: &ObjectMeta) {
-        self.known.remove(meta);
+    /// The watch shows that one is gone. Returns whether it was known, and not newer: one that was made again stays.
+    pub(super) fn gone(&mut self, meta: &ObjectMeta) -> bool {
+        let gone = version(meta);
+        self.passed = self.passed.max(gone);
+        let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return false };
+        let goes = self.known.get(namespace, name).is_some_and(|known| gone == 0 || known.version() <= gone);
+        if goes {
+            self.known.remove(meta);
+        }
+        goes
+    }
+
+    /// To be asked before an own write is sent.
+    pub(super) const fn epoch(&self) -> Epoch {
+        Epoch(self.lists)
+    }
+
+    /// An own write was answered with this.
+    pub(super) fn wrote(&mut self, meta: &ObjectMeta, value: V, epoch: Epoch) -> Put<V> {
+        // Where versions are no integers nothing tells which is newer. The response is, most likely.
+        let is_ordered = value.version() != 0;
+        if epoch != self.epoch() || is_ordered && value.version() <= self.passed {
+            return Put::Passed;
+        }
+        self.put(meta, value)
+    }
+
+    /// A live read showed that one is not there.
+    pub(super) fn absent(&mut self, meta: &ObjectMeta, epoch: Epoch) {
+        if epoch == self.epoch() {
+            self.known.remove(meta);
+        }
+    }
+
+    fn put(&mut self, meta: &ObjectMeta, value: V) -> Put<V> {
+        let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
+        let known = self.known.get(namespace.unwrap_or_default(), name.unwrap_or_default());
+        if known.is_some_and(|known| {
+            known.version() != 0 && value.version() != 0 && known.version() >= value.version()
+        }) {
+            return Put::Passed;
+        }
+        Put::Replaced(self.known.insert(meta, value))
     }
 }
 

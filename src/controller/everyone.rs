@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::queue::Item;
 use super::worker::Work;
 use crate::cache::{GraphTokenStore, scope_of};
-use crate::state::Key;
+use crate::state::{Key, Version};
 
 /// A namespace, or all of them.
 type Namespace = Option<String>;
@@ -49,7 +50,19 @@ impl Everyone {
     pub(super) fn wake(&self, graphtokens: impl IntoIterator<Item = Key>) {
         let scopes = self.lock();
         let begun = |key: &Key| scope_of(&scopes, &key.namespace).is_some_and(|scope| scope.begun);
-        self.work.wake(graphtokens.into_iter().filter(begun));
+        self.work.enqueue(graphtokens.into_iter().filter(begun).map(Item::GraphToken));
+    }
+
+    /// A watch shows another version of an object that concerns these `GraphToken`s.
+    pub(super) fn changed(&self, graphtokens: impl IntoIterator<Item = Key>, version: &Version) {
+        let scopes = self.lock();
+        let begun = |key: &Key| scope_of(&scopes, &key.namespace).is_some_and(|scope| scope.begun);
+        self.work.changed(graphtokens.into_iter().filter(begun).map(Item::GraphToken), version);
+    }
+
+    /// Whether all scopes have begun: their mirrors are filled.
+    pub(super) fn have_begun(&self) -> bool {
+        self.lock().values().all(|scope| scope.begun)
     }
 
     /// The `GraphToken`s of a scope are known, or cannot be had for now. What a provider said to one `GraphToken` is for those
@@ -77,7 +90,7 @@ impl Everyone {
         }
         for scope in scopes.values_mut().filter(|scope| scope.has_secrets && !scope.begun) {
             scope.begun = true;
-            self.work.wake(scope.graphtokens.keys());
+            self.work.enqueue(scope.graphtokens.keys().into_iter().map(Item::GraphToken));
         }
     }
 }

@@ -3,26 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::stream::StreamExt as _;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::PartialObjectMeta;
 use kube::core::DeserializeGuard;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher::Event;
 use kube::{Api, ResourceExt as _};
-use tokio::time::Instant;
 
-use super::{Everyone, broken, events};
+use super::watch::follow;
+use super::{Everyone, Term};
 use crate::api::ClusterGraphClient;
 use crate::cache::{SecretStore, WatchedSecret};
 use crate::clients::{Change, Feed, Stated};
 use crate::context::Context;
-use crate::kubeclient::Clients;
 use crate::state::Key;
-
-/// A watch that goes on failing for one reason is logged this often.
-const SAY_AGAIN: Duration = Duration::from_mins(10);
+use crate::supervise::Supervised;
 
 type Guarded = DeserializeGuard<ClusterGraphClient>;
 
@@ -48,88 +43,73 @@ impl ClientSecrets {
     }
 }
 
-/// Keeps what there is to know of `ClusterGraphClient`s, if they are served.
-pub(super) async fn watch(
-    clients: Clients,
-    ctx: Arc<Context>,
-    everyone: Everyone,
+/// Starts the watches that fill in what there is to know of `ClusterGraphClient`s, if they are served.
+pub(super) fn watch(
+    watches: &mut Supervised,
+    term: &Term,
+    ctx: &Arc<Context>,
+    everyone: &Everyone,
     secrets: Option<ClientSecrets>,
 ) {
     if !ctx.clients.served() {
         return;
     }
-    let client = clients.watches;
-    let secrets = async {
-        if let Some(secrets) = secrets {
-            watch_secrets(client.clone(), &ctx, &everyone, secrets).await;
-        }
-    };
-    futures::join!(
-        watch_clients(Api::all(client.clone()), &ctx, &everyone),
-        watch_namespaces(Api::all(client.clone()), &ctx, &everyone),
-        secrets,
+    let client = &term.clients.watches;
+    let (own, all) = (Arc::clone(ctx), everyone.clone());
+    let clients = follow(
+        "clustergraphclients",
+        Api::all(client.clone()),
+        term.heartbeats.of("clustergraphclients"),
+        move |event| {
+            all.wake(match event {
+                Ok(event) => own.clients.client_changed(change(event, stated)),
+                Err(why) => own.clients.failed(Feed::Clients, &why),
+            });
+        },
     );
-}
-
-async fn watch_clients(api: Api<Guarded>, ctx: &Context, everyone: &Everyone) {
-    let mut trouble = Trouble::default();
-    let mut events = std::pin::pin!(events(api));
-    while let Some(event) = events.next().await {
-        let change = match event {
-            Ok(event) => change(event, stated),
-            Err(error) => {
-                trouble.say("clustergraphclients", &error);
-                everyone.wake(ctx.clients.failed(Feed::Clients, &broken(&error)));
-                continue;
-            }
-        };
-        trouble.is_over(&change);
-        everyone.wake(ctx.clients.client_changed(change));
+    watches.spawn("clustergraphclients", clients);
+    let (own, all) = (Arc::clone(ctx), everyone.clone());
+    let namespaces =
+        follow("namespaces", Api::all(client.clone()), term.heartbeats.of("namespaces"), move |event| {
+            all.wake(match event {
+                Ok(event) => own.clients.namespace_changed(change(event, labels)),
+                Err(why) => own.clients.failed(Feed::Namespaces, &why),
+            });
+        });
+    watches.spawn("namespaces", namespaces);
+    if let Some(ClientSecrets { namespace, store }) = secrets {
+        let (own, all) = (Arc::clone(ctx), everyone.clone());
+        let api: Api<WatchedSecret> = Api::namespaced(client.clone(), &namespace);
+        let secrets = follow("secrets", api, term.heartbeats.of("secrets"), move |event| {
+            secret_event(event, &namespace, &store, &own, &all);
+        });
+        watches.spawn("secrets", secrets);
     }
 }
 
-async fn watch_namespaces(api: Api<PartialObjectMeta<Namespace>>, ctx: &Context, everyone: &Everyone) {
-    let mut trouble = Trouble::default();
-    let mut events = std::pin::pin!(events(api));
-    while let Some(event) = events.next().await {
-        let labels = |namespace: PartialObjectMeta<Namespace>| namespace.metadata.labels.unwrap_or_default();
-        let change = match event {
-            Ok(event) => change(event, labels),
-            Err(error) => {
-                trouble.say("namespaces", &error);
-                everyone.wake(ctx.clients.failed(Feed::Namespaces, &broken(&error)));
-                continue;
-            }
-        };
-        trouble.is_over(&change);
-        everyone.wake(ctx.clients.namespace_changed(change));
-    }
-}
-
-async fn watch_secrets(client: kube::Client, ctx: &Context, everyone: &Everyone, secrets: ClientSecrets) {
-    let mut trouble = Trouble::default();
-    let ClientSecrets { namespace, store } = secrets;
-    let api: Api<WatchedSecret> = Api::namespaced(client, &namespace);
-    let mut events = std::pin::pin!(events(api));
-    while let Some(event) = events.next().await {
-        if let Ok(event) = &event {
-            store.take_in(event);
+fn secret_event(
+    event: Result<Event<WatchedSecret>, String>,
+    namespace: &str,
+    store: &SecretStore,
+    ctx: &Context,
+    everyone: &Everyone,
+) {
+    let event = match event {
+        Ok(event) => event,
+        Err(why) => return everyone.wake(ctx.clients.failed(Feed::Secrets, &why)),
+    };
+    store.take_in(&event);
+    match event {
+        Event::Apply(secret) | Event::Delete(secret) => {
+            everyone.wake(ctx.state.referrers(&Key::new(namespace, &secret.name_any())));
         }
-        match event {
-            Ok(Event::Apply(secret) | Event::Delete(secret)) => {
-                everyone.wake(ctx.state.referrers(&Key::new(&namespace, &secret.name_any())));
-            }
-            Ok(Event::InitDone) => {
-                trouble = Trouble::default();
-                everyone.wake(ctx.clients.secrets_known());
-            }
-            Ok(Event::Init | Event::InitApply(_)) => {}
-            Err(error) => {
-                trouble.say("secrets", &error);
-                everyone.wake(ctx.clients.failed(Feed::Secrets, &broken(&error)));
-            }
-        }
+        Event::InitDone => everyone.wake(ctx.clients.secrets_known()),
+        Event::Init | Event::InitApply(_) => {}
     }
+}
+
+fn labels(namespace: PartialObjectMeta<Namespace>) -> BTreeMap<String, String> {
+    namespace.metadata.labels.unwrap_or_default()
 }
 
 fn stated(object: Guarded) -> Result<Stated, String> {
@@ -148,27 +128,5 @@ fn change<K: kube::ResourceExt, V>(event: Event<K>, value: impl Fn(K) -> V) -> C
         Event::InitDone => Change::Complete,
         Event::Apply(object) => Change::Set(object.name_any(), value(object)),
         Event::Delete(object) => Change::Gone(object.name_any()),
-    }
-}
-
-/// What was last said of a watch that fails.
-#[derive(Default)]
-struct Trouble(Option<(String, Instant)>);
-
-impl Trouble {
-    fn say(&mut self, what: &str, error: &watcher::Error) {
-        let why = broken(error);
-        let said = |(before, at): &(String, Instant)| *before == why && at.elapsed() < SAY_AGAIN;
-        if self.0.as_ref().is_some_and(said) {
-            return tracing::debug!(what, why, "a watch broke off; it is taken up again");
-        }
-        tracing::warn!(what, why, "a watch broke off; it is taken up again");
-        self.0 = Some((why, Instant::now()));
-    }
-
-    fn is_over<V>(&mut self, change: &Change<V>) {
-        if matches!(change, Change::Complete) {
-            self.0 = None;
-        }
     }
 }

@@ -1,68 +1,136 @@
-//! The work: who is woken waits for a turn in the queue, and is looked at by a task of its own.
+//! The worker loop: takes what is due from the queue and reconciles each item in a task of its own.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::ERROR_PAUSE;
-use super::queue::Queue;
+use super::clock::ClockWatch;
+use super::queue::{Ended, Item, Queue};
 use crate::cache::{GraphTokenCache, Urgency};
 use crate::context::Context;
 use crate::metrics::Metrics;
-use crate::reconcile::reconcile;
-use crate::state::Key;
+use crate::reconcile::{Reconciled, reconcile};
+use crate::retention::look_after;
+use crate::slot::Slot;
+use crate::state::{Key, Version};
 use crate::store::StoreError;
+use crate::supervise::{self, Heart};
 
 /// The farthest that a timer is set: an `Instant` has an end.
 const MAX_PAUSE: Duration = Duration::from_hours(24 * 365);
-/// After a panic, which is a mistake of ours.
-const PANIC_PAUSE: Duration = Duration::from_mins(1);
+/// At the end of a term, reconciles have this long to end. They hold requests to the API server only, and one that is
+/// aborted is repeated by the next leader.
+const DRAIN: Duration = Duration::from_secs(15);
 
-/// Whom the scopes wake, all in one queue: many namespaces do not mean many looks at once.
+/// What the scopes enqueue, all in one queue: many namespaces do not mean many reconciles at once.
 #[derive(Clone)]
-pub(super) struct Work {
+pub struct Work {
     queue: Arc<Mutex<Queue>>,
-    woken: Arc<Notify>,
+    changed: Arc<Notify>,
+    /// How many reconciles are running, as of the last round of the worker loop.
+    running: Arc<watch::Sender<usize>>,
+    /// How many reconciles there have been.
+    begun: Arc<AtomicU64>,
 }
 
-/// Who was looked at, and when the next look is due.
-type Looked = (Key, Option<Instant>);
+/// What was reconciled, and how that ended.
+struct Done {
+    item: Item,
+    ended: Ended,
+    own: Vec<Version>,
+}
 
 impl Work {
-    /// So many looks at once.
-    pub(super) fn new(concurrency: u16, graphtokens: GraphTokenCache) -> Self {
-        let urgency = move |key: &Key| graphtokens.urgency(key).unwrap_or(Urgency::New);
+    /// This many reconciles at once.
+    pub fn new(concurrency: u16, graphtokens: GraphTokenCache) -> Self {
+        let urgency = move |item: &Item| match item {
+            Item::GraphToken(key) => graphtokens.urgency(key).unwrap_or(Urgency::New),
+            // Nobody waits for it.
+            Item::Credential(_) => Urgency::Failing,
+        };
         let queue = Queue::new(usize::from(concurrency), urgency);
-        Self { queue: Arc::new(Mutex::new(queue)), woken: Arc::default() }
+        Self {
+            queue: Arc::new(Mutex::new(queue)),
+            changed: Arc::default(),
+            running: Arc::new(watch::Sender::new(0)),
+            begun: Arc::default(),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These are to be looked at now.
-    pub(super) fn wake(&self, keys: impl IntoIterator<Item = Key>) {
-        let mut keys = keys.into_iter().peekable();
-        if keys.peek().is_none() {
+    /// These are due now.
+    pub(super) fn enqueue(&self, items: impl IntoIterator<Item = Item>) {
+        let mut items = items.into_iter().peekable();
+        if items.peek().is_none() {
             return;
         }
         let (mut queue, now) = (self.lock(), Instant::now());
-        keys.for_each(|key| queue.wake(key, now));
+        items.for_each(|item| queue.enqueue(item, now));
         drop(queue);
-        self.woken.notify_one();
+        self.changed.notify_one();
     }
 
-    /// Works until it is stopped and what was begun is finished.
-    pub(super) async fn run(self, looker: Arc<Looker>, stop: CancellationToken) {
+    /// A watch shows another version of an object that concerns these.
+    pub(super) fn changed(&self, items: impl IntoIterator<Item = Item>, version: &Version) {
+        let mut items = items.into_iter().peekable();
+        if items.peek().is_none() {
+            return;
+        }
+        let (mut queue, now) = (self.lock(), Instant::now());
+        items.for_each(|item| queue.changed(item, version.clone(), now));
+        drop(queue);
+        self.changed.notify_one();
+    }
+
+    /// Gives a slot back.
+    pub(crate) fn release(&self, namespace: &str) {
+        self.lock().release(namespace);
+        self.changed.notify_one();
+    }
+
+    /// Changes each time the worker loop has gone round.
+    pub fn rounds(&self) -> watch::Receiver<usize> {
+        self.running.subscribe()
+    }
+
+    /// Whether an item is due.
+    pub fn is_due(&self) -> bool {
+        self.lock().is_due(Instant::now())
+    }
+
+    /// Whether no reconcile is running and none is due.
+    pub fn is_idle(&self) -> bool {
+        *self.running.borrow() == 0 && !self.is_due()
+    }
+
+    /// When the next item is due.
+    pub fn due(&self) -> Option<Instant> {
+        self.lock().due()
+    }
+
+    /// How many reconciles there have been.
+    pub fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Reconciles until it is stopped.
+    pub async fn run(self, reconciler: Arc<Reconciler>, heart: Heart, stop: CancellationToken) {
         let mut running = JoinSet::new();
+        let mut beats = supervise::beats();
+        let mut clock = ClockWatch::new(reconciler.ctx.now(), Instant::now());
         loop {
-            let due = self.begin(&looker, &mut running);
+            let due = self.begin(&reconciler, &mut running);
+            self.running.send_replace(running.len());
             let timer = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due).await,
@@ -71,63 +139,94 @@ impl Work {
             };
             tokio::select! {
                 () = stop.cancelled() => break,
-                () = self.woken.notified() => {}
+                () = self.changed.notified() => {}
                 Some(ended) = running.join_next() => self.end(ended),
                 () = timer => {}
+                _ = beats.tick() => {
+                    heart.beat();
+                    if clock.jumped(reconciler.ctx.now(), Instant::now()) {
+                        tracing::info!("the wall clock and the timers disagree: everything is reconciled");
+                        let all = reconciler.graphtokens.keys().into_iter().map(Item::GraphToken);
+                        let items = self.lock().items().into_iter().chain(all);
+                        self.enqueue(items.collect::<Vec<_>>());
+                    }
+                }
             }
         }
-        running.join_all().await;
+        if tokio::time::timeout(DRAIN, async { while running.join_next().await.is_some() {} }).await.is_err()
+        {
+            tracing::warn!(reconciles = running.len(), "reconciles did not end in time and are aborted");
+        }
     }
 
-    /// Begins what is due and has a slot; returns when the next is due.
-    fn begin(&self, looker: &Arc<Looker>, running: &mut JoinSet<Looked>) -> Option<Instant> {
+    /// Begins what is due and has a slot. Returns when the next item is due.
+    fn begin(&self, reconciler: &Arc<Reconciler>, running: &mut JoinSet<Done>) -> Option<Instant> {
         let mut queue = self.lock();
-        while let Some(key) = queue.next(Instant::now()) {
-            running.spawn(Arc::clone(looker).look(key));
+        while let Some(item) = queue.next(Instant::now()) {
+            self.begun.fetch_add(1, Ordering::Relaxed);
+            let slot = Slot::new(self, &item);
+            running.spawn(Arc::clone(reconciler).reconcile(item, slot));
         }
         queue.due()
     }
 
-    fn end(&self, ended: Result<Looked, JoinError>) {
-        // It is never cancelled, and a panic is caught within.
-        if let Ok((key, again)) = ended {
-            self.lock().done(key, again);
+    fn end(&self, ended: Result<Done, JoinError>) {
+        // None is cancelled, and a panic is caught within.
+        if let Ok(Done { item, ended, own }) = ended {
+            self.lock().done(item, ended, &own, Instant::now());
         }
     }
 }
 
-/// What looks.
-pub(super) struct Looker {
-    pub(super) graphtokens: GraphTokenCache,
-    pub(super) ctx: Arc<Context>,
-    pub(super) metrics: Metrics,
+/// What reconciles.
+pub struct Reconciler {
+    /// The `GraphToken`s.
+    pub graphtokens: GraphTokenCache,
+    /// What reconciles share.
+    pub ctx: Arc<Context>,
+    /// Where each is counted.
+    pub metrics: Metrics,
 }
 
-impl Looker {
-    async fn look(self: Arc<Self>, key: Key) -> Looked {
+impl Reconciler {
+    async fn reconcile(self: Arc<Self>, item: Item, slot: Slot) -> Done {
         let began = Instant::now();
-        // As it is by now. Who is gone meanwhile needs no look.
-        let read = || self.graphtokens.get(&key).map(|found| found.decoded());
-        let done = AssertUnwindSafe(reconcile(&key, read, &self.ctx)).catch_unwind().await;
+        let reconciled = AssertUnwindSafe(self.dispatch(&item, slot)).catch_unwind().await;
         self.metrics.reconciled(began.elapsed());
-        let pause = match done {
-            Ok(Ok(pause)) => pause,
-            Ok(Err(error)) => Some(pause_after(&key, &error)),
-            // The hook has logged it. What goes wrong with one GraphToken is not to stop all others.
-            Err(_) => Some(PANIC_PAUSE),
+        let (ended, own) = match reconciled {
+            Ok(Reconciled { result: Ok(next), own }) => {
+                let next = next.and_then(|pause| Instant::now().checked_add(pause.min(MAX_PAUSE)));
+                (Ended::Well(next), own)
+            }
+            Ok(Reconciled { result: Err(error), own }) => {
+                log(&item, &error);
+                (Ended::Failed, own)
+            }
+            // The hook has logged it. One object's defect does not stop the others.
+            Err(_) => (Ended::Panicked, Vec::new()),
         };
-        let again = pause.and_then(|pause| Instant::now().checked_add(pause.min(MAX_PAUSE)));
-        (key, again)
+        Done { item, ended, own }
+    }
+
+    async fn dispatch(&self, item: &Item, slot: Slot) -> Reconciled {
+        match item {
+            Item::GraphToken(key) => reconcile(key, &self.graphtokens, slot, &self.ctx).await,
+            Item::Credential(key) => {
+                let (result, own) = look_after(key, &self.graphtokens, &self.ctx).await;
+                Reconciled { result, own }
+            }
+        }
     }
 }
 
-/// Only the API server's failures come here; they are in nobody's status, so they are logged.
-fn pause_after(key: &Key, error: &StoreError) -> Duration {
-    let Key { namespace, name } = key;
+/// An error of the API server. It is in no status, so it is logged.
+fn log(item: &Item, error: &StoreError) {
+    let (Item::GraphToken(Key { namespace, name }) | Item::Credential(Key { namespace, name })) = item;
     match error {
-        // Changed under our hands: the watch brings the news.
-        StoreError::Conflict | StoreError::Gone => tracing::debug!(%error, namespace, name, "look again"),
-        error => tracing::warn!(%error, namespace, name, "look failed"),
+        // The watch brings the change.
+        StoreError::Conflict | StoreError::Gone => {
+            tracing::debug!(%error, namespace, name, "reconcile is repeated")
+        }
+        error => tracing::warn!(%error, namespace, name, "reconcile failed"),
     }
-    ERROR_PAUSE
 }

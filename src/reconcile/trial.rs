@@ -1,35 +1,35 @@
-//! The step of a look in which the token is tried: whence it is taken, and what is noted.
+//! The step that starts the verification of a token at Microsoft Graph. It does not wait for it.
 
 use secrecy::SecretString;
 
 use super::Look;
-use crate::api::Reason;
 use crate::desired::Grant;
 use crate::observe::credential_store;
 use crate::observed::{Observed, TokenFacts};
-use crate::plan::probe::{noted, token, trial};
+use crate::plan::probe::{token, trial};
 use crate::probe::probe;
 use crate::render::access_token;
+use crate::rotation::Finished;
+use crate::slot::Slot;
+use crate::state::Key;
 use crate::store::StoreError;
 use crate::target;
 
 impl Look<'_> {
-    /// Tries the token that the target holds.
-    pub(super) async fn probe(&mut self, mut observed: Observed) -> Result<Observed, StoreError> {
-        let facts = token(&self.desired, &observed, self.ctx.now()).cloned();
-        let Some((trial, facts)) = trial(&self.desired, &observed).zip(facts) else {
-            self.ends = true;
-            return Ok(observed);
-        };
-        let Some(token) = self.token_of(&facts, &observed).await? else {
-            self.ends = true;
-            return self.again(observed).await;
-        };
-        let verdict = probe(&self.ctx.exchanger, &observed.identity, &trial, &token).await;
-        // Stored before anything is done about it, a refusal leads to one exchange whatever becomes of this process.
-        self.ends = verdict.reason() == Reason::TokenRejected;
-        observed.status = noted(observed.status, trial, &facts, verdict, self.ctx.now());
-        Ok(observed)
+    /// Starts the verification of the token that the target holds. Returns whether there is such a token.
+    pub(super) async fn verify(&mut self, observed: &Observed) -> Result<bool, StoreError> {
+        let facts = token(&self.desired, observed, self.ctx.now()).cloned();
+        let Some((trial, facts)) = trial(&self.desired, observed).zip(facts) else { return Ok(false) };
+        let Some(token) = self.token_of(&facts, observed).await? else { return Ok(false) };
+        let mut slot = std::mem::replace(&mut self.slot, Slot::none());
+        let (exchanger, identity) = (self.ctx.exchanger.clone(), observed.identity.clone());
+        let key = Key::new(&identity.namespace, &identity.name);
+        self.ctx.exchanger.acquisitions.start(&key, &observed.identity.uid, |_| async move {
+            exchanger.provider.pace().await;
+            let verdict = slot.hold(probe(&exchanger, &identity, &trial, &token)).await;
+            Finished::Verified { trial, facts, verdict }
+        });
+        Ok(true)
     }
 
     /// The token itself; `None`: it is not there any more.

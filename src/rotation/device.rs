@@ -3,33 +3,31 @@
 
 use jiff::SignedDuration;
 use secrecy::ExposeSecret as _;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::turn::Turn;
-use super::{Cut, Exchanger, Job, Report, Sent, version};
+use super::{Cut, Exchanger, Job, Progress, Report, Sent, Waiting, version};
 use crate::exchange::Received;
 use crate::failure::Answer;
 use crate::grant::Outcome;
 use crate::grant::device_code;
 use crate::metrics::TokenOutcome;
 use crate::observed::{Credential, Device, Tokens};
-use crate::store::StoreError;
 
 impl Exchanger {
     /// Asks for a code. A crash before it is stored costs a code that nobody has seen.
-    pub(super) async fn start_device(&self, job: &Job) -> Result<Report, Cut> {
+    pub(super) async fn start_device(&self, job: &Job, waiting: &mut Waiting) -> Result<Report, Cut> {
         let client = &job.desired.client;
         let Some(url) = &client.device_url else { return Err(Cut::Stale) };
         let proof = self.prove(job).await.map_err(Cut::Failed)?;
         let (live, _) = self.live(job).await?;
-        if self.throttle.silenced(client, self.clock.now()) || !self.lease.outlives(self.deadline()) {
-            return Err(Cut::Stale);
+        if !self.may_send(client) {
+            return Err(Cut::NotNow);
         }
         let request = device_code::authorization(&client.client_id, &job.desired.scopes, proof);
         let id = uuid::Uuid::new_v4().to_string();
         let (at, began) = (self.clock.now(), Instant::now());
-        let read = match self.provider.post(url, &request, &id, self.deadline()).await {
+        let read = match self.post(waiting, url, &request, &id).await {
             Err(no_answer) => Err(no_answer.into()),
             Ok(Received { status, retry_after, body }) => {
                 let answer =
@@ -59,7 +57,9 @@ impl Exchanger {
             issued_for: job.desired.issued_for.clone(),
             ended: false,
         };
+        let epoch = job.secrets.epoch(&job.identity.namespace);
         let stored = job.store.put_device(live.as_ref(), &device, Some(&code.device_code)).await?;
+        job.shown(&stored, epoch);
         Ok(Report::DeviceStarted(Box::new(stored)))
     }
 
@@ -67,18 +67,19 @@ impl Exchanger {
     pub(super) async fn poll_device(
         &self,
         job: &Job,
-        trouble: &watch::Sender<Option<StoreError>>,
+        waiting: &mut Waiting,
+        progress: &Progress,
     ) -> Result<Report, Cut> {
         let proof = self.prove(job).await.map_err(Cut::Failed)?;
         let (live, tokens) = self.live(job).await?;
         let seen_at = Instant::now();
         let (Some(begun), Some(code)) = (live, tokens.device_code.clone()) else { return Err(Cut::Stale) };
         let request = device_code::poll(&job.desired.client.client_id, &code, proof);
-        let Sent { attempt, at, outcome } = self.send(job, &request, seen_at).await?;
+        let Sent { attempt, at, outcome } = self.send(job, waiting, &request, seen_at).await?;
         if let Outcome::Pending { slow_down } = outcome {
             return Ok(Report::DevicePending { slow_down });
         }
-        let turn = Turn { job, begun: &begun, tokens: &tokens, attempt: &attempt, sent_at: at, trouble };
+        let turn = Turn { job, begun: &begun, tokens: &tokens, attempt: &attempt, sent_at: at, progress };
         turn.conclude(outcome, code).await
     }
 

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use secrecy::SecretString;
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::{Cut, InHand, Job, Report, stored_token};
+use super::{Cut, InHand, Job, Progress, Report, stored_token};
 use crate::api::status::{SignInSource, SignedIn};
 use crate::api::{Reason, Time};
+use crate::cache::Epoch;
 use crate::credential::{Commit, Settle, Spent, settle};
 use crate::failure::Failure;
 use crate::grant::{Account, Issued, Outcome};
 use crate::observed::{ChainClient, Credential, Device, Record, RejectedLogin, Tokens};
 use crate::plan::{Source, account_matches};
+use crate::state::Key;
 use crate::store::StoreError;
 
 /// The longest pause between two tries to store what an exchange brought. Well below [`crate::plan::PENDING_STANDS`]: when the
@@ -23,6 +24,8 @@ const MAX_COMMIT_PAUSE: Duration = Duration::from_secs(1);
 /// An exchange that another process began has ended after this, one way or the other: its deadline is at most
 /// [`super::MAX_DEADLINE`], and what it may wait for beforehand is less.
 const RIVAL_ENDS: Duration = Duration::from_secs(30);
+/// A commit that stays rejected is logged this often.
+const LOG_AGAIN: Duration = Duration::from_mins(1);
 /// How many digests of adopted seeds are remembered; 64 bytes each in a Secret of at most 1 MiB.
 const MAX_SEED_DIGESTS: usize = 4096;
 
@@ -33,7 +36,7 @@ pub(super) struct Turn<'a> {
     pub(super) tokens: &'a Tokens,
     pub(super) attempt: &'a str,
     pub(super) sent_at: Timestamp,
-    pub(super) trouble: &'a watch::Sender<Option<StoreError>>,
+    pub(super) progress: &'a Progress,
 }
 
 /// What came of one try to store what an exchange brought.
@@ -188,6 +191,10 @@ impl Turn<'_> {
         record
     }
 
+    fn epoch(&self) -> Epoch {
+        self.job.secrets.epoch(&self.job.identity.namespace)
+    }
+
     /// Takes the write-ahead record away after a refusal. If that fails it stays, which costs nothing: it is our own.
     async fn end_without_a_token(&self, refused: Option<&Failure>) {
         let mut record = self.begun.record.clone();
@@ -202,8 +209,12 @@ impl Turn<'_> {
         }
         let access_token = self.tokens.access_token.clone();
         let commit = Commit { record, refresh_token: None, access_token, signed_in: false };
-        if let Err(error) = self.job.store.commit(self.begun, &commit).await {
-            tracing::debug!(%error, "the write-ahead record of a refused exchange stays until the next one");
+        let epoch = self.epoch();
+        match self.job.store.commit(self.begun, &commit).await {
+            Ok(credential) => self.job.shown(&credential, epoch),
+            Err(error) => {
+                tracing::debug!(%error, "the write-ahead record of a refused exchange stays until the next one");
+            }
         }
     }
 
@@ -211,8 +222,12 @@ impl Turn<'_> {
     async fn end_device(&self, refused: Option<&Failure>) {
         let Some(device) = self.begun.device.clone().filter(|_| refused.is_some()) else { return };
         let ended = Device { ended: true, ..device };
-        if let Err(error) = self.job.store.put_device(Some(self.begun), &ended, None).await {
-            tracing::debug!(%error, "the end of a device code is not noted yet; the next poll tells it again");
+        let epoch = self.epoch();
+        match self.job.store.put_device(Some(self.begun), &ended, None).await {
+            Ok(credential) => self.job.shown(&credential, epoch),
+            Err(error) => {
+                tracing::debug!(%error, "the end of a device code is not noted yet; the next poll tells it again");
+            }
         }
     }
 
@@ -224,12 +239,17 @@ impl Turn<'_> {
             generation: begun.generation,
             signed_in: begun.signed_in.as_ref().map(|signed_in| signed_in.time),
         };
+        let mut epoch = self.epoch();
         let mut tried = self.job.store.commit(self.begun, &commit).await.map(Settled::stored);
         let mut pause = Duration::from_millis(200);
         let mut rival: Option<(String, Instant)> = None;
+        let mut logged = None;
         loop {
             match tried {
-                Ok(Settled::Stored(credential)) => return Ok(*credential),
+                Ok(Settled::Stored(credential)) => {
+                    self.job.shown(&credential, epoch);
+                    return Ok(*credential);
+                }
                 Ok(Settled::Outrun) => {
                     tracing::info!("a newer refresh token is stored already; this one is dropped");
                     return Err(Cut::Stale);
@@ -238,17 +258,26 @@ impl Turn<'_> {
                     tracing::info!("a new sign-in is under way; what came of the old one waits for its end");
                     rival = rival.filter(|(known, _)| *known == attempt).or(Some((attempt, Instant::now())));
                 }
-                Err(error) => {
-                    tracing::warn!(
-                        %error, "a new refresh token could not be stored yet; it is kept in memory and tried again"
-                    );
-                    self.trouble.send_replace(Some(error));
-                }
+                Err(error) => self.not_stored(&error, &mut logged),
             }
             sleep(pause).await;
             pause = (pause * 2).min(MAX_COMMIT_PAUSE);
+            epoch = self.epoch();
             let dead = rival.as_ref().filter(|(_, since)| since.elapsed() >= RIVAL_ENDS);
             tried = self.try_to_settle(&commit, &spent, dead.map(|(attempt, _)| attempt.as_str())).await;
+        }
+    }
+
+    /// Reports an error once, and logs it when it is new and then each minute.
+    fn not_stored(&self, error: &StoreError, logged: &mut Option<Instant>) {
+        let is_new = self.progress.unstored(error);
+        if is_new || logged.is_none_or(|at| at.elapsed() >= LOG_AGAIN) {
+            let Key { namespace, name } = self.progress.key();
+            tracing::warn!(
+                namespace, name, %error,
+                "a new refresh token could not be stored yet; it is kept in memory and tried again"
+            );
+            *logged = Some(Instant::now());
         }
     }
 

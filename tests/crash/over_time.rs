@@ -48,10 +48,13 @@ fn longest_gap(state: &State) -> SignedDuration {
     gaps.max().unwrap_or_default()
 }
 
-/// The most reconciles that fell into one minute.
+/// The most reconciles that fell into one minute. One that takes what came of a request counts with the one that started it.
 fn busiest_minute(state: &State) -> usize {
-    let within = |from: Timestamp| state.looks.iter().filter(move |at| **at >= from && **at < from + MINUTE);
-    state.looks.iter().map(|from| within(*from).count()).max().unwrap_or_default()
+    let within = |all: &[Timestamp], from: Timestamp| {
+        all.iter().filter(|at| **at >= from && **at < from + MINUTE).count()
+    };
+    let busy = |from: &Timestamp| within(&state.looks, *from).saturating_sub(within(&state.results, *from));
+    state.looks.iter().map(busy).max().unwrap_or_default()
 }
 
 fn twenty_minutes_before(state: &mut State) {

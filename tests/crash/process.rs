@@ -1,42 +1,41 @@
-//! One life of the operator: a runtime of its own, a new holder, empty memory. It reconciles as kube's Controller would have
-//! it: when something changed, and when the requeue is due. Killed, the runtime is dropped with every task on it.
+//! One life of the operator: a runtime of its own, a new holder, empty memory, and the product's own queue, worker loop and
+//! event handlers. Killed, the runtime is dropped with every task on it.
 //!
 //! Tokio's clock is paused and never moves by itself: a request to the provider is real IO, which a timer must not overtake.
 //! Where nothing has moved for some beats of a real clock, the process sleeps, and time goes on by a nap.
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use graphtoken::api::duration;
 use graphtoken::clients::ClientCache;
 use graphtoken::clock::Clock;
 use graphtoken::context::Context;
+use graphtoken::controller::{self, Controller, Mirrors, Term, Work};
 use graphtoken::desired::Guards;
 use graphtoken::events::Events;
 use graphtoken::exchange::Provider;
+use graphtoken::kubeclient::Clients;
 use graphtoken::leader::Lease;
 use graphtoken::metrics::Metrics;
-use graphtoken::reconcile::reconcile;
-use graphtoken::retention::retain;
-use graphtoken::rotation::{Exchanger, InUse};
-use graphtoken::state::{Key, State};
-use graphtoken::store::StoreError;
+use graphtoken::permits::Permits;
+use graphtoken::rotation::{Acquisitions, Exchanger};
+use graphtoken::state::State;
+use graphtoken::supervise::Heartbeats;
 use graphtoken::throttle::Throttle;
-use jiff::{SignedDuration, Timestamp};
-use kube::runtime::controller::Action;
 use tokio::sync::watch;
-use tokio_util::task::TaskTracker;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::caches::{Caches, Woken};
+use crate::caches::Caches;
 use crate::http::{client, serve_provider};
-use crate::scenario::CREDENTIAL;
 use crate::world::World;
 
-/// How kube's Controller is told to go on after an error.
-const ERROR_PAUSE: Duration = Duration::from_secs(2);
 /// How time goes on while the process sleeps in the midst of something.
 const NAP: Duration = Duration::from_secs(1);
+/// A timer may fire late by its granularity.
+const TIMER: Duration = Duration::from_millis(1);
 /// Beats of the real clock without a move after which the process is asleep.
 const QUIET_BEATS: usize = 5;
 
@@ -91,18 +90,18 @@ pub fn live(world: &Arc<World>, holder: &str) -> End {
 
 struct Process {
     world: Arc<World>,
-    ctx: Context,
+    work: Work,
+    acquisitions: Acquisitions,
     caches: Caches,
-    look_at: Option<Timestamp>,
-    retain_at: Option<Timestamp>,
-    looks: usize,
+    reconciles: u64,
+    results: u64,
 }
 
 impl Process {
     fn start(world: &Arc<World>, holder: &str) -> Self {
-        let (caches, secrets) = Caches::new(world);
         let client = client(world);
         let clock = Arc::clone(world);
+        let acquisitions = Acquisitions::default();
         let exchanger = Exchanger {
             provider: Arc::clone(&PROVIDER),
             client: client.clone(),
@@ -111,128 +110,127 @@ impl Process {
             lease_duration: world.election,
             metrics: Metrics::default(),
             holder: holder.to_owned(),
-            tasks: TaskTracker::new(),
-            in_use: InUse::default(),
+            acquisitions: acquisitions.clone(),
+            permits: Permits::default(),
             throttle: Throttle::default(),
         };
-        let ctx = Context {
+        let term = Term {
+            clients: Clients { watches: client.clone(), requests: client.clone() },
+            namespaces: vec!["ns".to_owned()],
+            concurrency: 16,
+            client_namespace: None,
+            metrics: Metrics::default(),
+            caches: controller::Caches::default(),
+            heartbeats: Heartbeats::default(),
+            stop: CancellationToken::new(),
+        };
+        let guards = Guards {
+            allowed_endpoint_hosts: vec!["127.0.0.1".to_owned()],
+            allow_http_endpoints: true,
+            ..Guards::default()
+        };
+        let controller = Controller::new(term, |Mirrors { graphtokens, secrets }| Context {
             exchanger,
+            graphtokens,
             secrets,
             clients: Arc::new(ClientCache::new(false)),
             state: State::default(),
-            guards: Guards {
-                allowed_endpoint_hosts: vec!["127.0.0.1".to_owned()],
-                allow_http_endpoints: true,
-                ..Guards::default()
-            },
-            secret_labels: std::collections::BTreeMap::new(),
+            guards,
+            secret_labels: BTreeMap::new(),
             events: Events::new(client, holder.to_owned()),
-        };
-        let now = Some(world.now());
-        Self { world: Arc::clone(world), ctx, caches, look_at: now, retain_at: now, looks: 0 }
+        });
+        tokio::spawn(controller.worker());
+        let caches = Caches::new(world, controller.scopes()[0].clone());
+        Self {
+            world: Arc::clone(world),
+            work: controller.work(),
+            acquisitions,
+            caches,
+            reconciles: 0,
+            results: 0,
+        }
     }
 
     async fn live(&mut self) -> Result<(), Killed> {
         loop {
-            self.wake();
-            let now = self.world.now();
-            if self.retain_at.is_some_and(|at| at <= now) {
-                self.retain().await?;
-            } else if self.look_at.is_some_and(|at| at <= now) {
-                self.look().await?;
-            } else if self.world.dying() {
+            self.caches.catch_up(&self.world);
+            if self.work.is_due() {
+                self.world.reconciles();
+            }
+            self.run().await?;
+            if self.world.dying() {
                 return Err(Killed);
-            } else if self.is_settled() {
+            }
+            // What was written meanwhile is shown before anything else.
+            if self.caches.catch_up(&self.world) && self.work.is_due() {
+                continue;
+            }
+            if self.is_settled() {
                 if !self.world.next_step() {
                     return Ok(());
                 }
             } else {
-                let next =
-                    [self.look_at, self.retain_at, self.world.next_event(), self.caches.behind_until()];
-                let next = next.into_iter().flatten().min();
-                let next = next.unwrap_or_else(|| {
+                let left = self.until_next();
+                let left = left.unwrap_or_else(|| {
                     panic!("nothing will ever happen again: {}", self.world.lock().describe())
                 });
-                self.rest(next).await?;
+                pass(&self.world, left).await;
             }
         }
     }
 
     fn is_settled(&self) -> bool {
-        let quiet = self.ctx.exchanger.tasks.is_empty() && self.caches.behind_until().is_none();
+        let quiet = self.acquisitions.is_empty() && self.caches.behind_until().is_none();
         quiet && self.world.step_is_over() && self.world.lock().settled()
     }
 
-    /// What the watches bring.
-    fn wake(&mut self) {
-        for woken in self.caches.catch_up(&self.world, &self.ctx.state) {
-            let now = Some(self.world.now());
-            match woken {
-                Woken::GraphToken => self.look_at = now,
-                Woken::Credential => self.retain_at = now,
+    /// How long nothing happens by itself.
+    fn until_next(&self) -> Option<Duration> {
+        let now = self.world.now();
+        let world = [self.world.next_event(), self.caches.behind_until()].into_iter().flatten();
+        let world = world.map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+        let due = self.work.due().map(|due| due.saturating_duration_since(Instant::now()) + TIMER);
+        world.chain(due).min()
+    }
+
+    /// Lets the process run until nothing is running and nothing is due, or it is killed.
+    async fn run(&mut self) -> Result<(), Killed> {
+        let world = Arc::clone(&self.world);
+        let mut rounds = self.work.rounds();
+        loop {
+            rounds.borrow_and_update();
+            self.count();
+            if self.work.is_idle() && self.acquisitions.is_empty() {
+                return Ok(());
             }
-        }
-    }
-
-    async fn look(&mut self) -> Result<(), Killed> {
-        self.looks += 1;
-        let patience = self.world.lock().patience;
-        assert!(self.looks < patience, "a hot loop: {}", self.world.lock().describe());
-        self.look_at = None;
-        let Some(object) = self.caches.graphtoken() else { return Ok(()) };
-        self.world.looks();
-        let mail = Key::new("ns", "mail");
-        let look = Box::pin(reconcile(&mail, || Some(Ok(object)), &self.ctx));
-        let done = run(&self.world, look).await?;
-        self.look_at = self.next(done);
-        Ok(())
-    }
-
-    async fn retain(&mut self) -> Result<(), Killed> {
-        self.retain_at = None;
-        let Some(meta) = self.caches.orphaned_credential() else { return Ok(()) };
-        let credential = Key::new("ns", CREDENTIAL);
-        let now = self.ctx.exchanger.clock.now();
-        let done = run(&self.world, retain(&self.ctx.exchanger.client, &credential, meta, now)).await?;
-        self.retain_at = self.next(done.map(|action| requeue_after(&action)));
-        Ok(())
-    }
-
-    fn next(&self, done: Result<Option<Duration>, StoreError>) -> Option<Timestamp> {
-        let after = done.unwrap_or(Some(ERROR_PAUSE))?;
-        Some(self.world.now() + SignedDuration::try_from(after).expect("a requeue is near"))
-    }
-
-    /// Lets time pass. With nothing under way all at once, else nap by nap.
-    async fn rest(&self, until: Timestamp) -> Result<(), Killed> {
-        while let Ok(left) = Duration::try_from(until.duration_since(self.world.now()))
-            && !left.is_zero()
-        {
-            let busy = !self.ctx.exchanger.tasks.is_empty();
-            if busy {
-                run(&self.world, asleep(&self.world)).await?;
-            }
-            pass(&self.world, if busy { left.min(NAP) } else { left }).await;
-        }
-        Ok(())
-    }
-}
-
-/// Runs until it is done or the process is killed.
-async fn run<T>(world: &World, work: impl Future<Output = T>) -> Result<T, Killed> {
-    let mut work = pin!(work);
-    loop {
-        tokio::select! {
-            biased;
-            () = world.stopped() => return Err(Killed),
-            done = &mut work => return Ok(done),
-            () = asleep(world) => {
-                if world.dying() {
-                    return Err(Killed);
+            let round = pin!(rounds.changed());
+            tokio::select! {
+                biased;
+                () = world.stopped() => return Err(Killed),
+                _ = round => {}
+                () = asleep(&world) => {
+                    if world.dying() {
+                        return Err(Killed);
+                    }
+                    if !self.caches.catch_up(&world) {
+                        let nap = self.until_next().map_or(NAP, |left| left.min(NAP));
+                        pass(&world, nap.max(TIMER)).await;
+                    }
                 }
-                pass(world, NAP).await;
             }
         }
+    }
+
+    /// Notes the reconciles and the results of acquisitions since this was called last.
+    fn count(&mut self) {
+        let (begun, results) = (self.work.begun(), self.acquisitions.ended());
+        let mut state = self.world.lock();
+        let now = state.now;
+        state.looks.extend((self.reconciles..begun).map(|_| now));
+        state.results.extend((self.results..results).map(|_| now));
+        (self.reconciles, self.results) = (begun, results);
+        let patience = state.patience as u64;
+        assert!(begun < patience, "a hot loop: {}", state.describe());
     }
 }
 
@@ -257,12 +255,4 @@ async fn pass(world: &World, time: Duration) {
     world.pass(time);
     tokio::time::advance(time).await;
     world.happen();
-}
-
-/// `Action` does not give it away but by `Debug`.
-fn requeue_after(action: &Action) -> Option<Duration> {
-    let text = format!("{action:?}");
-    let (_, after) = text.split_once("Some(")?;
-    let (after, _) = after.split_once(')')?;
-    Some(duration::parse(after).expect("Duration's Debug is a Go duration"))
 }

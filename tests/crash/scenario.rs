@@ -100,7 +100,6 @@ pub const REFRESH_TOKEN_CREATED_AGAIN: Scenario = Scenario {
     calls: &[
         "GET graphtokens mail (metadata)",
         "PATCH secrets mail-graphtoken-credential (mark)",
-        "GET graphtokens mail (metadata)",
         "GET secrets mail-graphtoken-credential",
         "GET graphtokens mail (metadata)",
         "PATCH secrets mail-graphtoken-credential (take over)",

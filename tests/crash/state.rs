@@ -43,6 +43,8 @@ pub struct State {
     pub writes: usize,
     /// When reconciles began.
     pub looks: Vec<Timestamp>,
+    /// When acquisitions and verifications ended: each brings a result, which a reconcile of its own takes.
+    pub results: Vec<Timestamp>,
     /// How many reconciles in one life are a loop.
     pub patience: usize,
     /// Calls that have this in their description are refused so.
@@ -72,6 +74,7 @@ impl State {
             violations: Vec::new(),
             writes: 0,
             looks: Vec::new(),
+            results: Vec::new(),
             patience: 300,
             refuses: None,
             token_url: format!("{url}/token"),

@@ -197,11 +197,9 @@ impl World {
         self.lock().tape.held > 0
     }
 
-    /// A reconcile begins.
-    pub fn looks(&self) {
+    /// Reconciles are about to begin.
+    pub fn reconciles(&self) {
         let mut state = self.lock();
-        let now = state.now;
-        state.looks.push(now);
         state.last_seen = state.objects.snapshot();
     }
 }

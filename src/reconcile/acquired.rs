@@ -1,0 +1,149 @@
+//! What came of an acquisition or a verification goes into the picture and the status.
+
+use super::Look;
+use super::sign_in::sign_in_event;
+use super::trouble::storage_message;
+use crate::api::Reason;
+use crate::api::status::AccountStatus;
+use crate::events::EventReason;
+use crate::failure::Failure;
+use crate::observe::poll_at;
+use crate::observed::{Credential, CredentialState, Observed};
+use crate::plan::Source;
+use crate::plan::probe::noted;
+use crate::rotation::{Attempt, Finished, InHand, Report};
+use crate::state::KeptCredential;
+use crate::status;
+
+impl Look<'_> {
+    /// Takes over what a task brought; `None`: it panicked.
+    pub(super) async fn apply(&mut self, finished: Option<Finished>, mut observed: Observed) -> Observed {
+        match finished {
+            Some(Finished::Acquired { report: Report::Failed(failure), attempt }) => {
+                observed.status.last_handled_request.clone_from(&attempt.request);
+                self.failed(failure, &attempt, observed)
+            }
+            Some(Finished::Acquired { report, attempt }) => {
+                // Handled by this acquisition, or by the retry of one that failed.
+                if !matches!(report, Report::Stale | Report::NotNow) {
+                    observed.status.last_handled_request = attempt.request;
+                }
+                self.acquired(report, attempt.source, observed).await
+            }
+            Some(Finished::Verified { trial, facts, verdict }) => {
+                // Stored before anything is done about it, a rejection leads to one token request whatever becomes of this process.
+                self.ends = verdict.reason() == Reason::TokenRejected;
+                observed.status = noted(observed.status, trial, &facts, verdict, self.ctx.now());
+                observed
+            }
+            None => {
+                self.storage_failed(observed, "the acquisition broke off; see the operator's log".to_owned())
+            }
+        }
+    }
+
+    /// Notes a failure under what the attempt was made with, which may have changed meanwhile.
+    fn failed(&mut self, failure: Failure, attempt: &Attempt, mut observed: Observed) -> Observed {
+        let now = self.ctx.now();
+        if let Some(polls) = self.memory.polls.as_mut().filter(|_| attempt.source == Source::DevicePoll) {
+            polls.made(false, now);
+        }
+        tracing::info!(
+            namespace = observed.identity.namespace, name = observed.identity.name, reason = failure.reason.as_str(),
+            error = failure.error, codes = ?failure.codes, correlation_id = failure.correlation_id,
+            "token request failed"
+        );
+        let client = &attempt.desired.client;
+        observed.status = status::with_refusal(observed.status, failure, client, &attempt.inputs, now);
+        if let Some(failure) = &observed.status.last_failure {
+            self.ctx.exchanger.throttle.note(failure, now);
+        }
+        self.memory.read_live.credential = true;
+        observed
+    }
+
+    async fn acquired(&mut self, report: Report, source: Source, mut observed: Observed) -> Observed {
+        let identity = observed.identity.clone();
+        match report {
+            Report::Issued { credential, in_hand, adopted, warnings } => {
+                for warning in warnings {
+                    if self.memory.said.insert(format!("{warning:?}")) {
+                        self.ctx
+                            .events
+                            .warning(&identity, EventReason::OddAnswer, &warning.to_string())
+                            .await;
+                    }
+                }
+                if let Some(source) = adopted {
+                    let (reason, note) = sign_in_event(source);
+                    self.ctx.events.normal(&identity, reason, note).await;
+                }
+                tracing::info!(
+                    namespace = identity.namespace, name = identity.name,
+                    expires_at = %in_hand.stored.facts.expires_at, "token issued"
+                );
+                self.issued(credential, &in_hand, &mut observed);
+                self.memory.in_hand = Some(in_hand);
+                observed
+            }
+            Report::SignInRejected(failure) => {
+                let (reason, what) = match source {
+                    Source::Login => (EventReason::LoginRejected, "login"),
+                    _ => (EventReason::SeedRejected, "seed"),
+                };
+                let note = format!(
+                    "the {what} was refused, and the sign-in that is kept goes on: {}",
+                    failure.message
+                );
+                self.ctx.events.warning(&identity, reason, &note).await;
+                self.memory.read_live.credential = true;
+                observed
+            }
+            Report::DeviceStarted(credential) => {
+                let note = "a user is to sign in: the status of this GraphToken has the page (deviceCode.verificationUri) and \
+                            the code to enter there (deviceCode.userCode)";
+                self.ctx.events.normal(&identity, EventReason::DeviceCodeIssued, note).await;
+                status::forget_failures(&mut observed.status);
+                self.memory.credential = Some(KeptCredential::new(&credential));
+                observed.credential = CredentialState::Present(credential);
+                observed.poll_at = poll_at(self.ctx, &observed, self.memory);
+                observed
+            }
+            Report::DevicePending { slow_down } => {
+                if let Some(polls) = &mut self.memory.polls {
+                    polls.made(slow_down, self.ctx.now());
+                    observed.poll_at = Some(polls.next);
+                }
+                status::forget_failures(&mut observed.status);
+                observed
+            }
+            Report::Stale => {
+                self.memory.read_live.credential = true;
+                observed
+            }
+            Report::NotNow => {
+                self.ends = true;
+                observed
+            }
+            // See `failed`.
+            Report::Failed(_) => observed,
+            Report::Storage(error) => self.storage_failed(observed, storage_message(&error)),
+        }
+    }
+
+    fn issued(&mut self, credential: Option<Box<Credential>>, in_hand: &InHand, observed: &mut Observed) {
+        let status = std::mem::take(&mut observed.status);
+        let mut status = status::with_token(status, &in_hand.stored);
+        status.refresh_count += 1;
+        status::forget_failures(&mut status);
+        if let Some(credential) = credential {
+            self.memory.credential = Some(KeptCredential::new(&credential));
+            observed.credential = CredentialState::Present(credential);
+        } else {
+            let tenant_id = in_hand.account.as_ref().and_then(|account| account.tenant_id.clone());
+            status.account = tenant_id.map(|id| AccountStatus { object_id: None, tenant_id: Some(id) });
+            observed.in_hand = Some(in_hand.stored.facts.clone());
+        }
+        observed.status = status;
+    }
+}
