@@ -2,6 +2,7 @@
 
 mod limit;
 mod observe;
+mod pages;
 mod transport;
 
 use std::{fmt::Write as _, time::Duration};

@@ -40,13 +40,16 @@ pub struct Meta {
     /// `metadata.resourceVersion`.
     #[serde(rename = "v")]
     pub resource_version: String,
-    /// Labels.
+    /// Labels: of a Secret that is not ours only the two that tell whose it is.
     #[serde(rename = "l", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Annotations of the group `graphtoken.io`.
+    /// Whether it is ours and has more labels than are kept.
+    #[serde(rename = "c", default, skip_serializing_if = "std::ops::Not::not")]
+    pub labels_cut: bool,
+    /// The operator's annotations: [`crate::api::names::SECRET_ANNOTATIONS`].
     #[serde(rename = "a", default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// UIDs of the owners.
+    /// UIDs of the owners that are `GraphToken`s.
     #[serde(rename = "o", default, skip_serializing_if = "Vec::is_empty")]
     pub owners: Vec<String>,
     /// Whether it is being deleted.

@@ -1,28 +1,67 @@
 //! The API server as the modules that write see it: objects' metadata, and errors sorted by what they mean to a write.
 
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::ObjectMeta;
 use kube::core::Status;
 use thiserror::Error;
 
-use crate::api::names::is_of_group;
+use crate::api::names::{GROUP, LABEL_MANAGED_BY, LABEL_NAME, MANAGER, SECRET_ANNOTATIONS};
 use crate::observed::Meta;
 
-/// What the operator needs of an object's metadata.
+/// The most that is kept of a Secret's labels, keys and values together: more than a spec and the operator's settings can ask
+/// for. Kubernetes limits a label and not their number.
+const MOST_LABELS: usize = 16 * 1024;
+/// Kubernetes takes no longer value.
+const MOST_LABEL_VALUE: usize = 63;
+/// The most that is kept of a Secret's owners.
+const MOST_OWNERS: usize = 16;
+/// Longer than any UID.
+const MOST_UID: usize = 64;
+
+/// What the operator needs of a Secret's metadata. It is bounded, because everything but a fixed part of it may come from
+/// whoever may write Secrets in a namespace.
 pub fn meta(object: &ObjectMeta) -> Meta {
+    let (labels, labels_cut) = object.labels.as_ref().map(labels).unwrap_or_default();
+    let annotations = SECRET_ANNOTATIONS.iter().filter_map(|(key, most)| {
+        let value = object.annotations.as_ref()?.get(*key).filter(|value| value.len() <= *most)?;
+        Some(((*key).to_owned(), value.clone()))
+    });
     Meta {
         uid: object.uid.clone().unwrap_or_default(),
         resource_version: object.resource_version.clone().unwrap_or_default(),
-        labels: object.labels.clone().unwrap_or_default(),
-        annotations: object
-            .annotations
-            .clone()
-            .unwrap_or_default()
-            .into_iter()
-            .filter(|(key, _)| is_of_group(key))
-            .collect(),
-        owners: object.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
+        labels,
+        labels_cut,
+        annotations: annotations.collect(),
+        owners: owners(object.owner_references.as_deref().unwrap_or_default()),
         deleting: object.deletion_timestamp.is_some(),
     }
+}
+
+/// Of a Secret of ours all labels, because those that a spec asks for are compared; else the two that tell whose it is. And
+/// whether some are left out that might be compared.
+fn labels(all: &BTreeMap<String, String>) -> (BTreeMap<String, String>, bool) {
+    let bytes = || all.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+    let ours =
+        all.get(LABEL_MANAGED_BY).is_some_and(|manager| manager == MANAGER) && all.contains_key(LABEL_NAME);
+    if ours && bytes() <= MOST_LABELS {
+        return (all.clone(), false);
+    }
+    let label = |key: &str| {
+        let value = all.get(key).filter(|value| value.len() <= MOST_LABEL_VALUE)?;
+        Some((key.to_owned(), value.clone()))
+    };
+    ([LABEL_MANAGED_BY, LABEL_NAME].into_iter().filter_map(label).collect(), ours)
+}
+
+/// The UIDs of the owners that are `GraphToken`s.
+fn owners(all: &[OwnerReference]) -> Vec<String> {
+    let is_graphtoken = |owner: &&OwnerReference| {
+        let group = owner.api_version.split_once('/').map(|(group, _)| group);
+        owner.kind == "GraphToken" && group == Some(GROUP) && owner.uid.len() <= MOST_UID
+    };
+    all.iter().filter(is_graphtoken).take(MOST_OWNERS).map(|owner| owner.uid.clone()).collect()
 }
 
 /// A request to the API server that did not do what it should. Nothing of a request or response body is in it.
@@ -111,6 +150,64 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+
+    fn many(prefix: &str) -> BTreeMap<String, String> {
+        let value = "x".repeat(63);
+        (0..10_000).map(|n| (format!("{prefix}{n:030}"), value.clone())).collect()
+    }
+
+    fn owner(api_version: &str, uid: &str) -> OwnerReference {
+        OwnerReference {
+            api_version: api_version.to_owned(),
+            kind: "GraphToken".to_owned(),
+            name: "n".repeat(200),
+            uid: uid.to_owned(),
+            ..OwnerReference::default()
+        }
+    }
+
+    #[rstest]
+    #[case::of_others(&[(LABEL_MANAGED_BY, "Helm")], 1024)]
+    #[case::that_looks_like_ours(&[(LABEL_MANAGED_BY, MANAGER), (LABEL_NAME, "mail")], 8 * 1024)]
+    fn little_is_kept_of_a_secret_whatever_is_written_on_it(
+        #[case] labels: &[(&str, &str)],
+        #[case] most: usize,
+    ) {
+        let mut all = many("graphtoken.io/label-");
+        all.extend(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        let mut annotations = many("graphtoken.io/annotation-");
+        let long = SECRET_ANNOTATIONS.iter().map(|(key, most)| ((*key).to_owned(), "x".repeat(most + 1)));
+        annotations.extend(long);
+        let owners = (0..10_000).map(|n| owner("graphtoken.io/v1alpha1", &format!("{n:036}")));
+        let object = ObjectMeta {
+            labels: Some(all),
+            annotations: Some(annotations),
+            owner_references: Some(owners.collect()),
+            ..ObjectMeta::default()
+        };
+        let kept = meta(&object);
+        assert_eq!(kept.labels, labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect());
+        assert_eq!((kept.labels_cut, kept.annotations.len()), (labels.len() == 2, 0));
+        assert!(serde_json::to_string(&kept).unwrap().len() <= most);
+    }
+
+    #[test]
+    fn a_secret_of_ours_is_kept_with_all_that_is_compared() {
+        let mut labels: BTreeMap<_, _> = (0..32).map(|n| (format!("{n:0317}"), "v".repeat(63))).collect();
+        labels.extend([(LABEL_MANAGED_BY, MANAGER), (LABEL_NAME, "mail")].map(|(k, v)| (k.into(), v.into())));
+        let annotations: BTreeMap<_, _> =
+            SECRET_ANNOTATIONS.iter().map(|(key, most)| ((*key).to_owned(), "x".repeat(*most))).collect();
+        let owners = vec![owner("graphtoken.io/v1beta1", "g"), owner("apps/v1", "other"), owner("v1", "pod")];
+        let object = ObjectMeta {
+            labels: Some(labels.clone()),
+            annotations: Some(annotations.clone()),
+            owner_references: Some(owners),
+            ..ObjectMeta::default()
+        };
+        let kept = meta(&object);
+        assert_eq!((kept.labels, kept.labels_cut), (labels, false));
+        assert_eq!((kept.annotations, kept.owners), (annotations, vec!["g".to_owned()]));
+    }
 
     #[rstest]
     #[case(409, "Conflict", StoreError::Conflict)]

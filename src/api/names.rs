@@ -3,11 +3,6 @@
 /// API group of the custom resources.
 pub const GROUP: &str = "graphtoken.io";
 
-/// Whether a label's or annotation's key is of this project.
-pub fn is_of_group(key: &str) -> bool {
-    key.split('/').next() == Some(GROUP)
-}
-
 /// The served version.
 pub const VERSION: &str = "v1alpha1";
 /// Field manager of every server-side apply, and the `managed-by` value.
@@ -34,6 +29,18 @@ pub const ANNOTATION_REQUESTED_AT: &str = "graphtoken.io/requested-at";
 pub const ANNOTATION_RETENTION: &str = "graphtoken.io/credential-retention";
 /// Annotation on a credential whose `GraphToken` is gone: when it is deleted (RFC 3339, UTC).
 pub const ANNOTATION_DELETE_AFTER: &str = "graphtoken.io/delete-after";
+
+/// The annotations that are read of Secrets, and the longest value of each that is: a longer one counts as absent, so a
+/// Secret of others takes little memory whatever is written on it.
+pub const SECRET_ANNOTATIONS: [(&str, usize); 7] = [
+    (ANNOTATION_UID, 256),
+    (ANNOTATION_EXPIRES_AT, 256),
+    (ANNOTATION_REFRESHED_AT, 256),
+    (ANNOTATION_TOKEN, 4096),
+    (ANNOTATION_ADOPT, 256),
+    (ANNOTATION_RETENTION, 256),
+    (ANNOTATION_DELETE_AFTER, 256),
+];
 
 /// Suffix of the credential Secret's name.
 pub const CREDENTIAL_SUFFIX: &str = "-graphtoken-credential";

@@ -11,6 +11,7 @@ use kube::core::error_boundary::InvalidObject;
 use kube::runtime::watcher::Event;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
 use super::packer::{Packed, Packer};
 use super::scope_of;
@@ -18,7 +19,11 @@ use super::secrets::KeptMeta;
 use super::table::{Entry, Epoch, Put, Shared, version};
 use crate::api::names::ANNOTATION_REQUESTED_AT;
 use crate::api::{GraphToken, GraphTokenStatus, Time};
+use crate::seed::hex;
 use crate::state::{Key, Version};
+
+/// The longest request for a refresh that is kept as it is. The status has it twice.
+const MOST_REQUEST: usize = 256;
 
 /// A `GraphToken` as the API server sent it. Spec and status stay text until somebody looks, which takes less memory than
 /// what they decode to; and one that does not decode does not blind the watch to the others.
@@ -61,8 +66,28 @@ struct Sent {
 
 impl From<Sent> for Watched {
     fn from(sent: Sent) -> Self {
-        Self { meta: sent.metadata.into(), spec: sent.spec, status: sent.status }
+        let KeptMeta { name, namespace, uid, resource_version, generation, deletion_timestamp, .. } =
+            sent.metadata;
+        let requested = sent.metadata.annotations.and_then(|mut all| all.remove(ANNOTATION_REQUESTED_AT));
+        let annotations =
+            requested.map(|value| BTreeMap::from([(ANNOTATION_REQUESTED_AT.to_owned(), request(value))]));
+        let meta = ObjectMeta {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            generation,
+            deletion_timestamp,
+            annotations,
+            ..ObjectMeta::default()
+        };
+        Self { meta, spec: sent.spec, status: sent.status }
     }
+}
+
+/// A request for a refresh as it is kept and noted in the status: a long one by its hash.
+fn request(value: String) -> String {
+    if value.len() <= MOST_REQUEST { value } else { format!("sha256:{}", hex(&Sha256::digest(value))) }
 }
 
 impl Watched {
@@ -380,6 +405,22 @@ mod tests {
             assert_eq!((object.metadata.generation, object.metadata.managed_fields), (Some(2), None));
             assert_eq!(object.metadata.resource_version.as_deref(), Some("7"));
         }
+    }
+
+    #[test]
+    fn a_long_request_for_a_refresh_is_kept_as_its_hash() {
+        let kept = |value: &str| {
+            let mut object = sent(&json!({"grant": {"clientCredentials": {}}}));
+            object["metadata"]["annotations"]["graphtoken.io/requested-at"] = json!(value);
+            object["metadata"]["labels"] = json!({"team": "x"});
+            let watched: Watched = serde_json::from_str(&object.to_string()).unwrap();
+            assert_eq!(watched.meta.labels, None);
+            watched.meta.annotations.unwrap()["graphtoken.io/requested-at"].clone()
+        };
+        let short = "x".repeat(256);
+        assert_eq!(kept(&short), short);
+        let [one, other] = ["x", "y"].map(|text| kept(&text.repeat(250_000)));
+        assert!(one.len() < 100 && one.starts_with("sha256:") && one != other, "{one}");
     }
 
     #[rstest]

@@ -13,51 +13,34 @@ use serde::Deserialize;
 use super::packer::{Packed, Packer};
 use super::scope_of;
 use super::table::{Entry, Epoch, Put, Shared, version};
-use crate::api::names::is_of_group;
 use crate::observed::Meta;
 use crate::state::Key;
 use crate::store::meta;
 
-/// What is kept of an object's metadata.
+/// Of an object's metadata what may be needed.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct KeptMeta {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    resource_version: Option<String>,
-    generation: Option<i64>,
-    deletion_timestamp: Option<Time>,
+    pub(super) name: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) uid: Option<String>,
+    pub(super) resource_version: Option<String>,
+    pub(super) generation: Option<i64>,
+    pub(super) deletion_timestamp: Option<Time>,
     labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
+    pub(super) annotations: Option<BTreeMap<String, String>>,
     owner_references: Option<Vec<OwnerReference>>,
-}
-
-impl From<KeptMeta> for ObjectMeta {
-    fn from(kept: KeptMeta) -> Self {
-        let mut annotations = kept.annotations;
-        if let Some(annotations) = &mut annotations {
-            annotations.retain(|key, _| is_of_group(key));
-        }
-        Self {
-            name: kept.name,
-            namespace: kept.namespace,
-            uid: kept.uid,
-            resource_version: kept.resource_version,
-            generation: kept.generation,
-            deletion_timestamp: kept.deletion_timestamp,
-            labels: kept.labels,
-            annotations: annotations.filter(|annotations| !annotations.is_empty()),
-            owner_references: kept.owner_references,
-            ..Self::default()
-        }
-    }
 }
 
 /// A Secret as it is watched: of its metadata what is needed, and nothing of what is in it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(from = "Sent")]
-pub struct WatchedSecret(ObjectMeta);
+pub struct WatchedSecret {
+    /// Which Secret it is, and whose.
+    meta: ObjectMeta,
+    /// What is cached.
+    kept: Meta,
+}
 
 #[derive(Deserialize)]
 struct Sent {
@@ -66,13 +49,32 @@ struct Sent {
 
 impl From<Sent> for WatchedSecret {
     fn from(sent: Sent) -> Self {
-        Self(sent.metadata.into())
+        let KeptMeta { name, namespace, uid, resource_version, deletion_timestamp, .. } = sent.metadata;
+        let KeptMeta { labels, annotations, owner_references, .. } = sent.metadata;
+        ObjectMeta {
+            name,
+            namespace,
+            uid,
+            resource_version,
+            deletion_timestamp,
+            labels,
+            annotations,
+            owner_references,
+            ..ObjectMeta::default()
+        }
+        .into()
     }
 }
 
 impl From<ObjectMeta> for WatchedSecret {
-    fn from(meta: ObjectMeta) -> Self {
-        Self(meta)
+    fn from(object: ObjectMeta) -> Self {
+        let kept = meta(&object);
+        let ObjectMeta { name, namespace, uid, resource_version, .. } = object;
+        let labels = Some(kept.labels.clone());
+        Self {
+            meta: ObjectMeta { name, namespace, uid, resource_version, labels, ..ObjectMeta::default() },
+            kept,
+        }
     }
 }
 
@@ -97,10 +99,10 @@ impl Resource for WatchedSecret {
         Secret::plural(&())
     }
     fn meta(&self) -> &ObjectMeta {
-        &self.0
+        &self.meta
     }
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.0
+        &mut self.meta
     }
 }
 
@@ -122,7 +124,7 @@ impl Entry for Kept {
 
 impl Kept {
     fn new(secret: &WatchedSecret) -> Self {
-        Self { version: version(secret.meta()), text: PACKER.pack_json(&meta(secret.meta())) }
+        Self { version: version(secret.meta()), text: PACKER.pack_json(&secret.kept) }
     }
 
     fn open(&self) -> Meta {
@@ -227,7 +229,7 @@ mod tests {
                 "name": name, "namespace": "ns", "uid": "u", "resourceVersion": version,
                 "labels": {"graphtoken.io/name": "mail"},
                 "annotations": {"graphtoken.io/uid": "g \"quoted\"", "other.example/big": "x"},
-                "ownerReferences": [{"apiVersion": "v1", "kind": "GraphToken", "name": "mail", "uid": "g"}],
+                "ownerReferences": [{"apiVersion": "graphtoken.io/v1alpha1", "kind": "GraphToken", "name": "mail", "uid": "g"}],
                 "managedFields": [{"manager": "m", "fieldsV1": {"f:data": {}}}],
             },
             "data": {"token": "czNjcmV0"},
@@ -240,7 +242,7 @@ mod tests {
         let store = SecretStore::default();
         store.take_in(&Event::Apply(secret("mail", "7")));
         let meta = store.get("ns", "mail").unwrap();
-        assert_eq!(meta, crate::store::meta(secret("mail", "7").meta()));
+        assert_eq!(meta, secret("mail", "7").kept);
         assert_eq!(meta.annotations, BTreeMap::from([("graphtoken.io/uid".into(), "g \"quoted\"".into())]));
         assert_eq!((meta.owners, meta.deleting), (vec!["g".to_owned()], false));
         assert_eq!(store.get("ns", "other"), None);

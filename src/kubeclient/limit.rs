@@ -13,7 +13,7 @@ use kube::client::Body;
 use tokio::time::{Instant, timeout_at};
 use tower::{BoxError, Layer, Service};
 
-use super::observe::is_watch;
+use super::{observe::is_watch, pages::Pages};
 
 /// There was no answer, or no whole answer, within the limit.
 #[derive(Debug, thiserror::Error)]
@@ -22,21 +22,30 @@ struct Late(Duration);
 
 /// A tower layer that limits how long an answer may take: the whole of it, or of a watch its beginning. An open watch is
 /// unlimited here, because the watcher has an idle limit.
-#[derive(Clone, Copy)]
-pub(super) struct Limit(pub(super) Duration);
+#[derive(Clone)]
+pub(super) struct Limit {
+    most: Duration,
+    pages: Pages,
+}
+
+impl Limit {
+    pub(super) fn new(most: Duration) -> Self {
+        Self { most, pages: Pages::default() }
+    }
+}
 
 impl<S> Layer<S> for Limit {
     type Service = Limited<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Limited { inner, most: self.0 }
+        Limited { inner, limit: self.clone() }
     }
 }
 
 #[derive(Clone)]
 pub(super) struct Limited<S> {
     inner: S,
-    most: Duration,
+    limit: Limit,
 }
 
 impl<S, B> Service<Request<Body>> for Limited<S>
@@ -55,8 +64,9 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (most, watch) = (self.most, is_watch(request.uri()));
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let (most, watch) = (self.limit.most, is_watch(request.uri()));
+        let page = self.limit.pages.of(request.uri_mut()).filter(|_| !watch);
         let response = self.inner.call(request);
         Box::pin(async move {
             let deadline = Instant::now() + most;
@@ -68,8 +78,13 @@ where
                 return Ok(Response::from_parts(parts, body));
             }
             // kube collects it in any case; here that is limited too.
-            let whole = timeout_at(deadline, to_bytes(body, usize::MAX)).await.map_err(late)??;
-            Ok(Response::from_parts(parts, Answer::from(whole)))
+            let whole = async {
+                match page {
+                    Some(page) => page.read(body).await,
+                    None => Ok(Answer::from(to_bytes(body, usize::MAX).await?)),
+                }
+            };
+            Ok(Response::from_parts(parts, timeout_at(deadline, whole).await.map_err(late)??))
         })
     }
 }
@@ -109,7 +124,7 @@ mod tests {
                 Ok::<_, BoxError>(Response::new(Answer::from_stream(body)))
             }
         });
-        let client: Client = ClientBuilder::new(service, "default").with_layer(&Limit(MOST)).build();
+        let client: Client = ClientBuilder::new(service, "default").with_layer(&Limit::new(MOST)).build();
         Api::default_namespaced(client)
     }
 

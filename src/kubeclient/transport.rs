@@ -42,7 +42,7 @@ pub(super) fn client(config: &Config, limit: Duration, observe: &Observe) -> Res
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer().map_err(built)?)
         .layer(config.extra_headers_layer().map_err(built)?)
-        .layer(Limit(limit))
+        .layer(Limit::new(limit))
         .map_err(BoxError::from)
         .service(hyper);
     Ok(ClientBuilder::new(service, config.default_namespace.clone()).with_layer(observe).build())

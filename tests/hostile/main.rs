@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its harness too")]
 
 mod answers;
+mod crowd;
 mod process;
 mod server;
 mod tls;

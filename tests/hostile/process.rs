@@ -2,7 +2,7 @@
 //! goes on trying to reach an API server that is not there.
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -16,16 +16,21 @@ const NOBODY: u32 = 65532;
 const START: Duration = Duration::from_mins(1);
 
 /// Where a user without rights finds the operator, and what it needs to start.
-struct Stage(TempDir);
+pub struct Stage(TempDir);
 
 impl Stage {
-    fn new() -> Self {
+    /// With an API server that is not there.
+    fn alone() -> Self {
+        Self::new(TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
+    }
+
+    /// With the API server at this address.
+    pub fn new(api_server: SocketAddr) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let open = |path: &Path| fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_graphtoken"), folder.path().join("graphtoken")).unwrap();
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let kubeconfig = format!(
-            "{{apiVersion: v1, kind: Config, current-context: c, clusters: [{{name: c, cluster: {{server: 'http://{closed}'}}}}], \
+            "{{apiVersion: v1, kind: Config, current-context: c, clusters: [{{name: c, cluster: {{server: 'http://{api_server}'}}}}], \
              users: [{{name: c, user: {{}}}}], contexts: [{{name: c, context: {{cluster: c, user: c}}}}]}}"
         );
         fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
@@ -34,12 +39,12 @@ impl Stage {
         Self(folder)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// The operator as a user without rights, once it serves.
-    fn operator(&self) -> Process {
+    pub fn operator(&self) -> Process {
         let log = fs::File::create(self.path("log")).unwrap();
         let mut command = as_nobody(&self.path("graphtoken"));
         command.args(["run", "--listen", "127.0.0.1:0", "--leader-election=false"]);
@@ -76,7 +81,7 @@ fn is_root() -> bool {
 }
 
 /// A process that is killed when it is dropped.
-struct Process(Child);
+pub struct Process(pub Child);
 
 impl Drop for Process {
     fn drop(&mut self) {
@@ -86,7 +91,7 @@ impl Drop for Process {
 }
 
 impl Process {
-    fn proc(&self, file: &str) -> PathBuf {
+    pub fn proc(&self, file: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{file}", self.0.id()))
     }
 
@@ -105,7 +110,7 @@ impl Process {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_neighbour_of_the_same_user_reads_nothing_of_the_process() {
-    let stage = Stage::new();
+    let stage = Stage::alone();
     let mut sleeper = as_nobody(Path::new("sleep"));
     let other = Process(sleeper.arg("60").stdin(Stdio::null()).spawn().unwrap());
     let operator = stage.operator();
@@ -119,7 +124,7 @@ fn a_neighbour_of_the_same_user_reads_nothing_of_the_process() {
 #[cfg(target_os = "linux")]
 #[test]
 fn the_process_leaves_no_core() {
-    let stage = Stage::new();
+    let stage = Stage::alone();
     let mut operator = stage.operator();
     let limits = fs::read_to_string(operator.proc("limits")).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();

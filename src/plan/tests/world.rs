@@ -215,6 +215,7 @@ impl World {
             labels: target_labels(&target_spec, &self.observed),
             annotations: cached(target_annotations(&target_spec, UID, &published)),
             owners: if owned { vec![UID.to_owned()] } else { Vec::new() },
+            labels_cut: false,
             deleting: false,
         };
         self.observed.target = target(Some(meta), &self.observed.identity, true);
