@@ -7,9 +7,10 @@ use axum::{
     Router,
     extract::State,
     http::{
-        HeaderMap, StatusCode,
-        header::{ACCEPT, CONTENT_TYPE},
+        HeaderMap, HeaderValue, StatusCode,
+        header::{ACCEPT, CONNECTION, CONTENT_TYPE, RETRY_AFTER},
     },
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -18,10 +19,12 @@ use futures::{
     future::{Either, select},
 };
 use prometheus_client::registry::Registry;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{net::TcpListener, sync::Semaphore, time::sleep};
 
+mod listener;
 mod scrape;
 
+use listener::{LimitedListener, Limits};
 use scrape::{Format, scrape};
 
 /// What prometheus-client encodes: <https://prometheus.io/docs/specs/om/open_metrics_spec/>.
@@ -31,6 +34,13 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 const CLASSIC_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How long open connections may hold up the end of the process.
 const GRACE: Duration = Duration::from_secs(2);
+
+/// A connection is for one request, so this is also for how long an answer may take. Prometheus waits 10 s by default.
+const LIMITS: Limits = Limits { connections: 32, life: Duration::from_secs(15) };
+/// How many scrapes are answered at once: Prometheus has at most two replicas.
+const SCRAPES: usize = 2;
+/// After how many seconds a scrape that found too many others may be tried again.
+const SCRAPE_AGAIN: &str = "15";
 
 /// What the endpoints report; asked at each request.
 pub struct Admin {
@@ -48,9 +58,19 @@ pub async fn serve(
     admin: Admin,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    serve_within(LIMITS, listener, admin, shutdown).await
+}
+
+async fn serve_within(
+    limits: Limits,
+    listener: TcpListener,
+    admin: Admin,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     tracing::info!(address = %listener.local_addr()?, "serving /livez, /readyz and /metrics");
     let shutdown = shutdown.shared();
-    let server = axum::serve(listener, router(admin)).with_graceful_shutdown(shutdown.clone());
+    let server = axum::serve(LimitedListener::new(listener, limits), router(admin))
+        .with_graceful_shutdown(shutdown.clone());
     let deadline = Box::pin(async move {
         shutdown.await;
         sleep(GRACE).await;
@@ -66,28 +86,44 @@ fn router(admin: Admin) -> Router {
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
-        .with_state(Arc::new(admin))
+        .layer(map_response(close))
+        .with_state(Arc::new(Served { admin, scrapes: Arc::new(Semaphore::new(SCRAPES)) }))
 }
 
-async fn livez(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
-    verdict((admin.live)(), "the main loop has stopped")
+struct Served {
+    admin: Admin,
+    scrapes: Arc<Semaphore>,
 }
 
-async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
-    verdict((admin.ready)(), "the API server was not reached yet")
+/// So no request is cut off because its connection was used before.
+async fn close(mut response: Response) -> Response {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+async fn livez(State(served): State<Arc<Served>>) -> (StatusCode, &'static str) {
+    verdict((served.admin.live)(), "the main loop has stopped")
+}
+
+async fn readyz(State(served): State<Arc<Served>>) -> (StatusCode, &'static str) {
+    verdict((served.admin.ready)(), "the API server was not reached yet")
 }
 
 fn verdict(good: bool, otherwise: &'static str) -> (StatusCode, &'static str) {
     if good { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, otherwise) }
 }
 
-async fn metrics(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+async fn metrics(State(served): State<Arc<Served>>, headers: HeaderMap) -> Response {
     let (format, kind) = if wants_classic_text(&headers) {
         (Format::Classic, CLASSIC_TEXT)
     } else {
         (Format::OpenMetrics, OPEN_METRICS)
     };
-    match scrape(admin, format, |admin| &admin.registry).await {
+    let Ok(permit) = Arc::clone(&served.scrapes).try_acquire_owned() else {
+        let header = [(RETRY_AFTER, SCRAPE_AGAIN)];
+        return (StatusCode::SERVICE_UNAVAILABLE, header, "too many scrapes at once").into_response();
+    };
+    match scrape(served, format, |served| &served.admin.registry, permit).await {
         Some(text) => ([(CONTENT_TYPE, kind)], text).into_response(),
         None => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
@@ -106,10 +142,11 @@ mod tests {
         sync::atomic::{AtomicBool, Ordering::Relaxed},
     };
 
+    use prometheus_client::metrics::gauge::Gauge;
     use rstest::rstest;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpStream,
+        net::{TcpSocket, TcpStream},
         sync::oneshot,
         task::JoinHandle,
         time::{Instant, timeout},
@@ -125,13 +162,26 @@ mod tests {
     }
 
     async fn start(live: bool, ready: impl Fn() -> bool + Send + Sync + 'static) -> Server {
+        let registry = Metrics::default().registry(|| true, Arc::new(Vec::new));
+        start_within(LIMITS, Admin { live: Box::new(move || live), ready: Box::new(ready), registry }).await
+    }
+
+    async fn start_within(limits: Limits, admin: Admin) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let registry = Metrics::default().registry(|| true, Arc::new(Vec::new));
-        let admin = Admin { live: Box::new(move || live), ready: Box::new(ready), registry };
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(listener, admin, stopped.map(drop)));
+        let task = tokio::spawn(serve_within(limits, listener, admin, stopped.map(drop)));
         Server { address, stop, task }
+    }
+
+    /// Answers `/metrics` with more than all buffers between it and its reader take.
+    fn large() -> Admin {
+        let mut registry = Registry::default();
+        let help = "x".repeat(1024 * 1024);
+        for n in 0..6 {
+            registry.register(format!("a{n}"), help.clone(), Gauge::<i64>::default());
+        }
+        Admin { live: Box::new(|| true), ready: Box::new(|| true), registry }
     }
 
     impl Server {
@@ -200,6 +250,76 @@ mod tests {
         let kind = if open { OPEN_METRICS } else { CLASSIC_TEXT };
         assert!(answer.contains(&format!("content-type: {kind}")), "{answer}");
         assert_eq!(answer.ends_with("# EOF\n"), open, "{answer}");
+    }
+
+    async fn head(stream: &mut TcpStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    #[tokio::test]
+    async fn slow_readers_are_few_and_do_not_keep_the_probes_waiting() {
+        let server = start_within(Limits { life: Duration::from_secs(3), ..LIMITS }, large()).await;
+        let mut readers = Vec::new();
+        for _ in 0..30 {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_recv_buffer_size(4096).unwrap();
+            let mut stream = socket.connect(server.address).await.unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+            let head = head(&mut stream).await;
+            readers.push((stream, head));
+        }
+        let (read, refused): (Vec<_>, Vec<_>) =
+            readers.into_iter().partition(|(_, head)| head.starts_with("HTTP/1.1 200"));
+        assert_eq!((read.len(), refused.len()), (SCRAPES, 28));
+        for (_, head) in &refused {
+            assert!(head.starts_with("HTTP/1.1 503") && head.contains("retry-after: 15"), "{head}");
+        }
+        for path in ["/livez", "/readyz"] {
+            assert!(server.get(path).await.starts_with("HTTP/1.1 200"));
+        }
+        // They are cut off, and others are answered.
+        let answered = async {
+            while !server.get("/metrics").await.contains("\n# EOF\n") {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), answered).await.expect("the slow ones are cut off");
+        for (mut stream, _) in read {
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+            assert!(!rest.ends_with(b"# EOF\n\r\n0\r\n\r\n"), "it has read the whole");
+        }
+    }
+
+    #[tokio::test]
+    async fn idle_connections_end_for_new_ones() {
+        let server = start_within(Limits { connections: 4, life: Duration::from_mins(10) }, large()).await;
+        let mut idle = Vec::new();
+        for _ in 0..8 {
+            idle.push(TcpStream::connect(server.address).await.unwrap());
+        }
+        assert!(server.get("/livez").await.starts_with("HTTP/1.1 200"));
+        for stream in &mut idle[..5] {
+            let ended = timeout(Duration::from_secs(60), stream.read_u8()).await.expect("it is closed");
+            assert!(ended.is_err());
+        }
+        let mut last = idle.pop().unwrap();
+        last.write_all(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+        assert!(head(&mut last).await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_after_its_answer() {
+        let server = start(true, || true).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n").await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
     }
 
     #[tokio::test]

@@ -1,16 +1,17 @@
-//! One scrape of `/metrics`. The text of ten thousand `GraphToken`s is larger than all else that the process holds, so it is sent
-//! while it is written.
+//! One scrape of `/metrics`. The text of ten thousand `GraphToken`s is larger than all else that the process holds, and a reader
+//! takes its time. So it is packed while it is written, at once, and unpacked piece by piece while it is read.
 
 use std::sync::Arc;
 use std::{fmt, io};
 
 use axum::body::{Body, Bytes};
-use futures::stream;
+use futures::stream::{self, StreamExt as _};
+use lz4_flex::block::{compress_prepend_size, decompress_size_prepended};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::OwnedSemaphorePermit;
 
-/// Sent in pieces of about so many bytes; what is smaller as a whole goes as one.
+/// Packed and sent in pieces of about so many bytes; what is smaller as a whole goes as one.
 const PIECE: usize = 64 * 1024;
 
 /// The format that the text is in.
@@ -22,34 +23,36 @@ pub(super) enum Format {
     Classic,
 }
 
-/// The text of all that is registered. `None`: it cannot be written.
-pub(super) async fn scrape<T>(owner: Arc<T>, format: Format, registry: fn(&T) -> &Registry) -> Option<Body>
+/// The text of all that is registered. `None`: it cannot be written. The permit is kept until all of it was read, or the reader
+/// is gone.
+pub(super) async fn scrape<T>(
+    owner: Arc<T>,
+    format: Format,
+    registry: fn(&T) -> &Registry,
+    permit: OwnedSemaphorePermit,
+) -> Option<Body>
 where
     T: Send + Sync + 'static,
 {
-    let (pieces, mut written) = channel(1);
-    tokio::task::spawn_blocking(move || {
-        let mut writer = Writer::new(format, pieces);
-        if encode(&mut writer, registry(&owner)).is_ok() {
-            writer.send();
-        } else {
-            // Whoever is asking still learns that this is not all.
-            let _ = writer.pieces.blocking_send(Err(io::Error::other("the metrics cannot be written")));
-        }
+    // What runs there runs to its end, though nobody may wait for it any more: it has the permit meanwhile.
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut writer = Writer::new(format);
+        encode(&mut writer, registry(&owner)).ok()?;
+        Some((writer.finish(), permit))
     });
-    let first = written.recv().await?.ok()?;
-    match written.recv().await {
-        None => Some(Body::from(first)),
-        Some(second) => Some(Body::from_stream(rest([Ok(first), second], written))),
+    let (pieces, permit) = writing.await.ok()??;
+    if let [whole] = pieces.as_slice() {
+        return Some(Body::from(unpack(whole).ok()?));
     }
+    let pieces = stream::iter(pieces).map(move |piece| {
+        let _kept = &permit;
+        unpack(&piece)
+    });
+    Some(Body::from_stream(pieces))
 }
 
-type Piece = io::Result<Bytes>;
-
-fn rest(begun: [Piece; 2], written: Receiver<Piece>) -> impl futures::Stream<Item = Piece> {
-    use futures::StreamExt as _;
-    let rest = stream::unfold(written, async |mut written| Some((written.recv().await?, written)));
-    stream::iter(begun).chain(rest)
+fn unpack(piece: &[u8]) -> io::Result<Bytes> {
+    decompress_size_prepended(piece).map(Bytes::from).map_err(io::Error::other)
 }
 
 /// Takes the text as it is encoded, line by line.
@@ -60,12 +63,13 @@ struct Writer {
     /// A line of help waits for that of the type, which tells what the samples are called.
     help: String,
     text: String,
-    pieces: Sender<Piece>,
+    /// What was written before, packed.
+    pieces: Vec<Vec<u8>>,
 }
 
 impl Writer {
-    const fn new(format: Format, pieces: Sender<Piece>) -> Self {
-        Self { format, line: String::new(), help: String::new(), text: String::new(), pieces }
+    const fn new(format: Format) -> Self {
+        Self { format, line: String::new(), help: String::new(), text: String::new(), pieces: Vec::new() }
     }
 
     fn end_line(&mut self) {
@@ -98,10 +102,16 @@ impl Writer {
         }
     }
 
-    /// Whether anybody still wants it.
-    fn send(&mut self) -> bool {
-        let piece = Bytes::from(std::mem::replace(&mut self.text, String::with_capacity(PIECE)));
-        self.pieces.blocking_send(Ok(piece)).is_ok()
+    fn pack(&mut self) {
+        let mut piece = compress_prepend_size(self.text.as_bytes());
+        piece.shrink_to_fit();
+        self.pieces.push(piece);
+        self.text.clear();
+    }
+
+    fn finish(mut self) -> Vec<Vec<u8>> {
+        self.pack();
+        self.pieces
     }
 }
 
@@ -113,8 +123,8 @@ impl fmt::Write for Writer {
                 self.end_line();
             }
         }
-        if self.text.len() >= PIECE && !self.send() {
-            return Err(fmt::Error);
+        if self.text.len() >= PIECE {
+            self.pack();
         }
         Ok(())
     }
@@ -124,17 +134,19 @@ impl fmt::Write for Writer {
 mod tests {
     use std::fmt::Write as _;
 
+    use prometheus_client::collector::Collector;
+    use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
+    use prometheus_client::metrics::{MetricType, gauge::ConstGauge};
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     fn written(format: Format, parts: &[&str]) -> (String, usize) {
-        let (pieces, mut sent) = channel(1000);
-        let mut writer = Writer::new(format, pieces);
+        let mut writer = Writer::new(format);
         for part in parts {
             writer.write_str(part).unwrap();
         }
-        writer.send();
-        drop(writer);
-        let pieces: Vec<Bytes> = std::iter::from_fn(|| sent.blocking_recv()).map(Result::unwrap).collect();
+        let pieces: Vec<Bytes> = writer.finish().iter().map(|piece| unpack(piece).unwrap()).collect();
         (String::from_utf8(pieces.concat()).unwrap(), pieces.len())
     }
 
@@ -150,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_text_is_sent_while_it_is_written_and_whole() {
+    fn a_long_text_is_packed_while_it_is_written_and_whole() {
         let lines: Vec<String> = (0..10_000).map(|n| format!("ready{{name=\"mail-{n}\"}} 1\n")).collect();
         let parts: Vec<&str> = lines.iter().map(String::as_str).collect();
         let (text, pieces) = written(Format::OpenMetrics, &parts);
@@ -158,12 +170,45 @@ mod tests {
         assert_eq!(pieces, text.len().div_ceil(PIECE));
     }
 
+    /// Writes many lines, and tells whether it is at it.
+    #[derive(Debug, Clone, Default)]
+    struct Lines(Arc<()>);
+
+    impl Collector for Lines {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+            let _objects = Arc::clone(&self.0);
+            let mut metric = encoder.encode_descriptor("ready", "Some.", None, MetricType::Gauge)?;
+            for n in 0..10_000 {
+                let labels = [("namespace", "ns".to_owned()), ("name", format!("mail-{n}"))];
+                ConstGauge::new(1_i64).encode(metric.encode_family(&labels)?)?;
+            }
+            Ok(())
+        }
+    }
+
+    async fn permit() -> (Arc<Semaphore>, OwnedSemaphorePermit) {
+        let permits = Arc::new(Semaphore::new(1));
+        (Arc::clone(&permits), permits.acquire_owned().await.unwrap())
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_read_holds_a_permit_and_no_objects() {
+        let (permits, permit) = permit().await;
+        let (mut registry, lines) = (Registry::default(), Lines::default());
+        registry.register_collector(Box::new(lines.clone()));
+        let body = scrape(Arc::new(registry), Format::OpenMetrics, |all| all, permit).await.unwrap();
+        assert_eq!((Arc::strong_count(&lines.0), permits.available_permits()), (1, 0));
+        drop(body);
+        assert_eq!(permits.available_permits(), 1);
+    }
+
     #[test]
-    fn nothing_more_is_written_for_who_is_gone() {
-        let (pieces, sent) = channel(1);
-        drop(sent);
-        let mut writer = Writer::new(Format::OpenMetrics, pieces);
-        assert!(writer.write_str(&"a 1\n".repeat(PIECE)).is_err());
+    fn a_text_that_waits_to_be_read_takes_little_memory() {
+        let lines: Vec<String> = (0..10_000).map(|n| format!("ready{{name=\"mail-{n}\"}} 1\n")).collect();
+        let mut writer = Writer::new(Format::OpenMetrics);
+        writer.write_str(&lines.concat()).unwrap();
+        let packed: usize = writer.finish().iter().map(Vec::len).sum();
+        assert!(packed * 3 < lines.concat().len(), "{packed}");
     }
 
     #[tokio::test]
@@ -173,8 +218,10 @@ mod tests {
         for name in ["a", "b", "c"] {
             registry.register(name, help.clone(), prometheus_client::metrics::gauge::Gauge::<i64>::default());
         }
-        let body = scrape(Arc::new(registry), Format::OpenMetrics, |registry| registry).await.unwrap();
+        let (permits, permit) = permit().await;
+        let body = scrape(Arc::new(registry), Format::OpenMetrics, |all| all, permit).await.unwrap();
         let text = axum::body::to_bytes(body, usize::MAX).await.unwrap();
         assert!(text.len() > 3 * PIECE && text.ends_with(b"# EOF\n"));
+        assert_eq!(permits.available_permits(), 1);
     }
 }
