@@ -200,7 +200,7 @@ async fn run(mut keeper: Keeper, post: Post, mut unserved: Unserved, mut release
         match post.during(unserved.until(next, held, &mut released)).await {
             // An attempt is not cancelled by a release: a write whose outcome is unknown could not be taken back.
             Step::Attempt => next = post.attempt(&mut keeper).await,
-            Step::StepDown => {
+            Step::GiveBack => {
                 tracing::error!("the Lease is held and no term is served; giving it back");
                 publish(&post.leadership, Leadership::Standby);
                 post.during(keeper.give_back()).await;
@@ -221,7 +221,7 @@ async fn run(mut keeper: Keeper, post: Post, mut unserved: Unserved, mut release
 enum Step {
     Attempt,
     /// Nothing is done with the Lease, so another is to have it.
-    StepDown,
+    GiveBack,
     End {
         release: bool,
     },
@@ -245,8 +245,8 @@ impl Unserved {
         loop {
             let idle = held() && !*self.serving.borrow_and_update();
             self.since = idle.then(|| self.since.unwrap_or_else(Instant::now));
-            let step_down = self.since.map(|since| since + self.most).filter(|at| *at <= next);
-            let (at, step) = step_down.map_or((next, Step::Attempt), |at| (at, Step::StepDown));
+            let give_back_at = self.since.map(|since| since + self.most).filter(|at| *at <= next);
+            let (at, step) = give_back_at.map_or((next, Step::Attempt), |at| (at, Step::GiveBack));
             tokio::select! {
                 biased;
                 told = &mut *released => return Step::End { release: told.is_ok() },

@@ -60,8 +60,8 @@ async fn a_wall_clock_set_back_neither_extends_nor_breaks_the_lease() {
 async fn a_lease_that_no_term_uses_goes_to_another_replica() {
     let server = Server::default();
     let works = Arc::new(Mutex::new(Network::Works));
-    let (serving, served) = watch::channel(false);
-    let (mut a, _first) = campaign(server.candidate("a", &works), served, || {});
+    let (serving, term) = watch::channel(false);
+    let (mut a, _first) = campaign(server.candidate("a", &works), term, || {});
     a.changed().await;
     let (mut b, second) = server.campaign("b");
     seconds(29.0).await;
@@ -82,8 +82,8 @@ async fn a_lease_that_no_term_uses_goes_to_another_replica() {
 async fn a_lease_is_kept_while_a_term_is_served_and_given_back_after_it() {
     let server = Server::default();
     let works = Arc::new(Mutex::new(Network::Works));
-    let (serving, served) = watch::channel(false);
-    let (mut a, _campaign) = campaign(server.candidate("a", &works), served, || {});
+    let (serving, term) = watch::channel(false);
+    let (mut a, _campaign) = campaign(server.candidate("a", &works), term, || {});
     a.changed().await;
     for _ in 0..5 {
         seconds(20.0).await;
