@@ -287,7 +287,7 @@ mod tests {
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        timeout(Duration::from_secs(60), answered).await.expect("the slow ones are cut off");
+        timeout(Duration::from_mins(1), answered).await.expect("the slow ones are cut off");
         for (mut stream, _) in read {
             let mut rest = Vec::new();
             let _ = stream.read_to_end(&mut rest).await;
@@ -304,7 +304,7 @@ mod tests {
         }
         assert!(server.get("/livez").await.starts_with("HTTP/1.1 200"));
         for stream in &mut idle[..5] {
-            let ended = timeout(Duration::from_secs(60), stream.read_u8()).await.expect("it is closed");
+            let ended = timeout(Duration::from_mins(1), stream.read_u8()).await.expect("it is closed");
             assert!(ended.is_err());
         }
         let mut last = idle.pop().unwrap();
