@@ -21,18 +21,20 @@ const LIST_IN: Duration = Duration::from_mins(5);
 fn api_server() -> (SocketAddr, Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let (watched, watches) = channel();
+    let (tell, told) = channel();
     std::thread::spawn(move || {
         let noise: String = (0..2 * ANNOTATION as u64).map(letter).collect();
-        let labels = (0..LABELS).map(|m| format!(r#""l{m}":"{}","#, &noise[m * 63..][..63])).collect();
+        let labels: Vec<String> =
+            (0..LABELS).map(|m| format!(r#""l{m}":"{}","#, &noise[m * 63..][..63])).collect();
+        let labels = labels.concat();
         let noise: &'static Noise = Box::leak(Box::new(Noise { noise, labels }));
         for stream in listener.incoming() {
-            let (stream, watched) = (stream.unwrap(), watched.clone());
+            let (stream, watched) = (stream.unwrap(), tell.clone());
             // The operator closes a connection in the midst of an answer that is too large.
             std::thread::spawn(move || serve(stream, noise, &watched).ok());
         }
     });
-    (address, watches)
+    (address, told)
 }
 
 struct Noise {
