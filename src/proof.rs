@@ -195,7 +195,7 @@ pub async fn prover(
 ) -> Result<Result<Prover, ProofState>, StoreError> {
     let graphtoken = Key::new(&identity.namespace, &identity.name);
     let Some(secret) = secret(client, identity) else {
-        ctx.state.ends.note(&graphtoken, None);
+        ctx.state.note_end(&graphtoken, None);
         return Ok(Ok(match &client.proof {
             ClientProof::WorkloadIdentity { service_account, audience } => Prover::ServiceAccount {
                 namespace: home(client, identity).to_owned(),
@@ -206,14 +206,13 @@ pub async fn prover(
         }));
     };
     let Some(meta) = ctx.secrets.get(&secret.namespace, &secret.name) else {
-        ctx.state.ends.note(&graphtoken, None);
+        ctx.state.note_end(&graphtoken, None);
         return Ok(Err(ProofState::Unusable(missing(client, &secret))));
     };
-    let version = (meta.uid.clone(), meta.resource_version.clone());
     let held = held(ctx, client, &secret, &meta).await?;
     let end = held.as_ref().ok().and_then(|held| end(held, &meta));
-    let end = end.map(|(what, at)| End { secret, version, what, at });
-    ctx.state.ends.note(&graphtoken, end);
+    let end = end.map(|(what, at)| End { secret, what, at });
+    ctx.state.note_end(&graphtoken, end);
     Ok(held.map_err(ProofState::Unusable).and_then(|held| valid(client, held, ctx.now())))
 }
 

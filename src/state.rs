@@ -250,7 +250,17 @@ impl State {
         if let Some(entry) = lock(&self.entries).remove(key) {
             self.unrefer(&entry.refers_to, key);
         }
-        self.ends.note(key, None);
+        self.ends.forget(key);
+    }
+
+    /// Keeps the end of what a `GraphToken` uses. A reconcile that outlives its `GraphToken` keeps nothing: the entry is removed
+    /// before the end is forgotten, and looked up here under the same lock as the end is kept.
+    pub fn note_end(&self, graphtoken: &Key, end: Option<End>) {
+        let slots = lock(&self.slots);
+        if slots.contains_key(graphtoken) {
+            self.ends.note(graphtoken, end);
+        }
+        drop(slots);
     }
 
     /// Notes on which Secrets a `GraphToken` depends, so that a change of them enqueues it, beside those that are named after
@@ -378,6 +388,19 @@ mod tests {
         state.refer(&there, Vec::new());
         assert_eq!(state.referrers(&shared), []);
         assert!(lock(&state.referrers).is_empty());
+    }
+
+    #[test]
+    fn what_is_noted_of_a_graphtoken_after_it_was_forgotten_is_not_kept() {
+        let (state, mail) = (State::default(), Key::new("ns", "mail"));
+        let end = End { secret: Key::new("ns", "app-cert"), what: "certificate", at: Timestamp::UNIX_EPOCH };
+        let memory = state.take(&mail);
+        state.note_end(&mail, Some(end.clone()));
+        assert_eq!(state.ends.all().len(), 1);
+        state.forget(&mail);
+        state.note_end(&mail, Some(end));
+        state.put(&mail, memory);
+        assert!(state.ends.all().is_empty());
     }
 
     #[test]

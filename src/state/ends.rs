@@ -15,8 +15,6 @@ const NOTICE: SignedDuration = SignedDuration::from_hours(14 * 24);
 pub struct End {
     /// The Secret that it is in.
     pub secret: Key,
-    /// UID and resourceVersion of that Secret.
-    pub version: (String, String),
     /// What it is.
     pub what: &'static str,
     /// Its end.
@@ -30,8 +28,19 @@ pub struct Ends(Arc<Mutex<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     ends: BTreeMap<Key, End>,
-    /// The Secrets, each at a version, of which people were told.
-    told: BTreeSet<(Key, (String, String))>,
+    /// The ends that people were told, by Secret and by what is in it. (Not by the Secret's version: a controller may touch a
+    /// Secret every minute.)
+    told: BTreeMap<(Key, &'static str), Timestamp>,
+}
+
+impl Known {
+    /// What was told of a Secret goes with the last `GraphToken` that uses it.
+    fn prune(&mut self) {
+        if !self.told.is_empty() {
+            let used: BTreeSet<&Key> = self.ends.values().map(|end| &end.secret).collect();
+            self.told.retain(|(secret, _), _| used.contains(secret));
+        }
+    }
 }
 
 impl Ends {
@@ -40,12 +49,25 @@ impl Ends {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps the end of what a `GraphToken` uses; `None`: it has none that is known.
-    pub fn note(&self, graphtoken: &Key, end: Option<End>) {
-        match end {
-            Some(end) => self.lock().ends.insert(graphtoken.clone(), end),
-            None => self.lock().ends.remove(graphtoken),
+    /// Keeps the end of what a `GraphToken` uses; `None`: it has none that is known, as when its Secret is not there.
+    pub(super) fn note(&self, graphtoken: &Key, end: Option<End>) {
+        let mut known = self.lock();
+        let Some(end) = end else {
+            known.ends.remove(graphtoken);
+            return;
         };
+        let secret = end.secret.clone();
+        let former = known.ends.insert(graphtoken.clone(), end);
+        if former.is_some_and(|former| former.secret != secret) {
+            known.prune();
+        }
+    }
+
+    /// Forgets a `GraphToken` that is gone.
+    pub(super) fn forget(&self, graphtoken: &Key) {
+        let mut known = self.lock();
+        known.ends.remove(graphtoken);
+        known.prune();
     }
 
     /// Each Secret and when what is in it ends.
@@ -53,7 +75,7 @@ impl Ends {
         self.lock().ends.values().map(|end| (end.secret.clone(), end.at)).collect()
     }
 
-    /// What people are to be told of a `GraphToken`'s proof: that it ends soon, once a version of its Secret.
+    /// What people are to be told of a `GraphToken`'s proof: that it ends soon, once for each end.
     pub fn notice(&self, graphtoken: &Key, now: Timestamp) -> Option<String> {
         let mut known = self.lock();
         let end = known.ends.get(graphtoken).filter(|end| end.at.duration_since(now) <= NOTICE)?.clone();
@@ -63,7 +85,8 @@ impl Ends {
         let note = format!(
             "the {what} in Secret {name} of namespace {namespace} {verb} at {at}: make a new one and put it into that Secret"
         );
-        known.told.insert((end.secret, end.version)).then_some(note)
+        let before = known.told.insert((end.secret, what), at);
+        (before != Some(at)).then_some(note)
     }
 }
 
@@ -71,35 +94,58 @@ impl Ends {
 mod tests {
     use super::*;
 
-    fn end(version: &str, at: Timestamp) -> End {
-        let version = ("uid".to_owned(), version.to_owned());
-        End { secret: Key::new("ns", "app-cert"), version, what: "certificate", at }
+    fn end(secret: &str, at: Timestamp) -> End {
+        End { secret: Key::new("ns", secret), what: "certificate", at }
+    }
+
+    fn at() -> Timestamp {
+        "2026-12-24T12:00:00Z".parse().unwrap()
+    }
+
+    fn days_before(days: i64) -> Timestamp {
+        at() - SignedDuration::from_hours(days * 24)
     }
 
     #[test]
-    fn people_are_told_two_weeks_before_the_end_and_once_a_version() {
-        let (ends, mail) = (Ends::default(), Key::new("ns", "mail"));
-        let at: Timestamp = "2026-12-24T12:00:00Z".parse().unwrap();
-        let days_before = |days: i64| at - SignedDuration::from_hours(days * 24);
-        ends.note(&mail, Some(end("1", at)));
+    fn people_are_told_two_weeks_before_the_end_and_once() {
+        let (ends, mail, other) = (Ends::default(), Key::new("ns", "mail"), Key::new("ns", "other"));
+        ends.note(&mail, Some(end("app-cert", at())));
         assert_eq!(ends.notice(&mail, days_before(15)), None);
         let note = ends.notice(&mail, days_before(14)).unwrap();
         assert!(note.contains("app-cert of namespace ns ends at 2026-12-24T12:00:00Z"), "{note}");
-        assert_eq!(ends.notice(&mail, days_before(13)), None);
-        let other = Key::new("ns", "other");
-        ends.note(&other, Some(end("1", at)));
+        ends.note(&mail, Some(end("app-cert", at())));
+        assert_eq!(ends.notice(&mail, days_before(13)), None, "the Secret was touched, no more");
+        ends.note(&other, Some(end("app-cert", at())));
         assert_eq!(ends.notice(&other, days_before(13)), None, "it is the same Secret");
-        ends.note(&mail, Some(end("2", at)));
+        let renewed = at() + SignedDuration::from_hours(1);
+        ends.note(&mail, Some(end("app-cert", renewed)));
         assert!(ends.notice(&mail, days_before(-1)).unwrap().contains("ended at"));
     }
 
     #[test]
-    fn what_nobody_uses_any_more_is_not_shown() {
+    fn a_secret_that_was_away_for_a_moment_is_not_told_again() {
         let (ends, mail) = (Ends::default(), Key::new("ns", "mail"));
-        let at: Timestamp = "2026-12-24T12:00:00Z".parse().unwrap();
-        ends.note(&mail, Some(end("1", at)));
-        assert_eq!(ends.all(), BTreeMap::from([(Key::new("ns", "app-cert"), at)]));
-        ends.note(&mail, None);
-        assert!(ends.all().is_empty());
+        for told in [true, false] {
+            ends.note(&mail, Some(end("app-cert", at())));
+            assert_eq!(ends.notice(&mail, days_before(1)).is_some(), told);
+            ends.note(&mail, None);
+            assert!(ends.all().is_empty());
+        }
+    }
+
+    #[test]
+    fn what_was_told_goes_with_the_last_graphtoken() {
+        let (ends, mail, other) = (Ends::default(), Key::new("ns", "mail"), Key::new("ns", "other"));
+        ends.note(&other, Some(end("app-cert", at())));
+        for n in 0..1000 {
+            ends.note(&mail, Some(end(&format!("cert-{n}"), at())));
+            assert!(ends.notice(&mail, days_before(1)).is_some());
+        }
+        assert_eq!(ends.lock().told.len(), 1, "of the Secret that is in use");
+        assert_eq!(ends.all().len(), 2);
+        ends.forget(&mail);
+        ends.forget(&other);
+        let known = ends.lock();
+        assert!(known.ends.is_empty() && known.told.is_empty());
     }
 }
