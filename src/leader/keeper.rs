@@ -33,10 +33,12 @@ pub(super) enum Error {
     Deadline(#[from] Elapsed),
     #[error("{}", describe(.0))]
     Kube(#[from] kube::Error),
+    #[error("namespace {0} does not exist: create it, or name one that exists with --lease-namespace")]
+    NoNamespace(String),
 }
 
 impl Error {
-    /// Another wrote first, or deleted the Lease.
+    /// Another wrote first, or deleted the Lease before it could be replaced.
     pub(super) fn lost_race(&self) -> bool {
         matches!(self, Self::Kube(kube::Error::Api(status)) if matches!(status.code, 404 | 409))
     }
@@ -45,6 +47,7 @@ impl Error {
 /// Reads and writes the Lease.
 pub(super) struct Keeper {
     api: Api<KubeLease>,
+    namespace: String,
     me: String,
     pub(super) duration: Duration,
     clock: Clock,
@@ -59,7 +62,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(Candidate { client, namespace, identity, duration, clock }: Candidate) -> Self {
         let api = Api::namespaced(client, &namespace);
-        Self { api, me: identity, duration, clock, seen: None, stale: true, mine: false }
+        Self { api, namespace, me: identity, duration, clock, seen: None, stale: true, mine: false }
     }
 
     pub(super) fn retry(&self) -> Duration {
@@ -113,7 +116,14 @@ impl Keeper {
         } else {
             timeout(self.deadline(), self.api.create(&params, &lease)).await
         };
-        let lease = written.map_err(Error::from).and_then(|answer| Ok(answer?))?;
+        let is_new = before.is_none();
+        let lease =
+            written.map_err(Error::from).and_then(|answer| Ok(answer?)).map_err(|error| match error {
+                Error::Kube(kube::Error::Api(status)) if is_new && status.code == 404 => {
+                    Error::NoNamespace(self.namespace.clone())
+                }
+                error => error,
+            })?;
         let sighting = Sighting { record: record(&lease, self.duration), since: Instant::now() };
         self.seen = Some((lease, sighting));
         (self.stale, self.mine) = (false, !holder.is_empty());

@@ -37,6 +37,7 @@ struct Store {
     lease: Option<Value>,
     version: u64,
     requests: Vec<Method>,
+    no_namespace: bool,
 }
 
 impl Server {
@@ -100,7 +101,9 @@ impl Store {
         self.requests.push(method.clone());
         let reason = match (method, &self.lease, body) {
             (&Method::GET, Some(lease), _) => return (StatusCode::OK, lease.clone()),
-            (&Method::POST, None, Some(new)) => return (StatusCode::CREATED, self.put(new)),
+            (&Method::POST, None, Some(new)) if !self.no_namespace => {
+                return (StatusCode::CREATED, self.put(new));
+            }
             (&Method::PUT, Some(old), Some(new)) => {
                 if old["metadata"]["resourceVersion"] == new["metadata"]["resourceVersion"] {
                     return (StatusCode::OK, self.put(new));
@@ -225,6 +228,23 @@ async fn a_deleted_lease_is_made_again() {
     seconds(15.0).await;
     assert!(a.leading());
     assert_eq!(server.spec("holderIdentity"), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_does_not_exist_is_no_lost_race() {
+    let server = Server::default();
+    server.store().no_namespace = true;
+    let works = Arc::new(Mutex::new(Network::Works));
+    let mut keeper = Keeper::new(server.candidate("a", &works));
+    let Err(error) = keeper.attempt().await else { panic!("there is no Lease") };
+    assert!(!error.lost_race());
+    let says = error.to_string();
+    assert!(
+        says.contains("namespace default does not exist") && says.contains("--lease-namespace"),
+        "{says}"
+    );
+    server.store().no_namespace = false;
+    assert!(matches!(keeper.attempt().await, Ok(Standing::Held { .. })), "it was created");
 }
 
 #[tokio::test(start_paused = true)]
