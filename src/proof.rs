@@ -130,7 +130,7 @@ impl Account<'_> {
             error => self.not_reached(&error),
         })?;
         let token = made.status.and_then(|status| status.token).filter(|token| !token.is_empty());
-        let token = token.ok_or(StoreError::Unanswered("its answer holds no token"));
+        let token = token.ok_or(StoreError::Unanswered("its answer holds no token".into()));
         token.map(SecretString::from).map_err(|error| self.not_reached(&error))
     }
 

@@ -1,5 +1,6 @@
 //! The API server as the modules that write see it: objects' metadata, and errors sorted by what they mean to a write.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -81,7 +82,7 @@ pub enum StoreError {
     Foreign(String),
     /// No answer, or none that tells whether it was done.
     #[error("the API server did not answer: {0}")]
-    Unanswered(&'static str),
+    Unanswered(Cow<'static, str>),
 }
 
 impl StoreError {
@@ -96,12 +97,12 @@ impl From<kube::Error> for StoreError {
         match error {
             kube::Error::Api(status) => refused(&status),
             kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
-                Self::Unanswered("its answer could not be read")
+                Self::Unanswered("its answer could not be read".into())
             }
             kube::Error::Service(_) | kube::Error::HyperError(_) => {
-                Self::Unanswered("connection failed or timed out")
+                Self::Unanswered("connection failed or timed out".into())
             }
-            _ => Self::Unanswered("the request could not be made"),
+            _ => Self::Unanswered("the request could not be made".into()),
         }
     }
 }
@@ -119,7 +120,17 @@ fn refused(status: &Status) -> StoreError {
             || "422 Invalid: the object as it is does not take this write".to_owned(),
             |who| format!("422 Invalid: denied by {who}"),
         )),
-        (408 | 429 | 500.., _) => StoreError::Unanswered("it is overloaded or failing"),
+        (408 | 429 | 500.., _) => {
+            StoreError::Unanswered(named(&status.message, FAILING_WEBHOOK).map_or_else(
+                || "it is overloaded or failing".into(),
+                |name| {
+                    format!(
+                        "admission webhook {name} fails; a cluster administrator must repair or remove it"
+                    )
+                    .into()
+                },
+            ))
+        }
         (code, reason) => StoreError::Refused(denied_by(&status.message).map_or_else(
             || format!("{code} {}", bounded(reason)),
             |who| format!("{code} {}: denied by {who}", bounded(reason)),
@@ -127,18 +138,25 @@ fn refused(status: &Status) -> StoreError {
     }
 }
 
+/// What stands before and after a name in a message.
+type Quoted = (&'static str, char);
+const POLICY: Quoted = ("ValidatingAdmissionPolicy '", '\'');
+const WEBHOOK: Quoted = ("admission webhook \"", '"');
+const FAILING_WEBHOOK: Quoted = ("failed calling webhook \"", '"');
+
 /// The admission policy or webhook that a message names. Only its name: what it says of the object may quote it, and so a token.
 fn denied_by(message: &str) -> Option<String> {
-    [("ValidatingAdmissionPolicy '", '\''), ("admission webhook \"", '"')].into_iter().find_map(
-        |(kind, quote)| {
-            let (_, rest) = message.split_once(kind)?;
-            let (name, _) = rest.split_once(quote)?;
-            let is_name =
-                name.len() <= 253 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-            let kind = kind.trim_end_matches([' ', '"', '\'']);
-            is_name.then(|| format!("{kind} {name}"))
-        },
-    )
+    [POLICY, WEBHOOK].into_iter().find_map(|quoted| {
+        let kind = quoted.0.trim_end_matches([' ', '"', '\'']);
+        named(message, quoted).map(|name| format!("{kind} {name}"))
+    })
+}
+
+/// The name in a message, if it can be one.
+fn named(message: &str, (before, after): Quoted) -> Option<&str> {
+    let (name, _) = message.split_once(before)?.1.split_once(after)?;
+    let is_name = name.len() <= 253 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    is_name.then_some(name)
 }
 
 fn bounded(text: &str) -> String {
@@ -214,7 +232,7 @@ mod tests {
     #[case(409, "AlreadyExists", StoreError::Conflict)]
     #[case(404, "NotFound", StoreError::Gone)]
     #[case(403, "Forbidden", StoreError::Refused("tok".into()))]
-    #[case(503, "ServiceUnavailable", StoreError::Unanswered("it is overloaded or failing"))]
+    #[case(503, "ServiceUnavailable", StoreError::Unanswered("it is overloaded or failing".into()))]
     fn each_answer_means_one_thing(#[case] code: u16, #[case] reason: &str, #[case] means: StoreError) {
         let status = Status { code, ..Status::failure("tok", reason) };
         assert_eq!(StoreError::from(kube::Error::Api(Box::new(status))), means);
@@ -232,6 +250,16 @@ mod tests {
         "the API server refused: 400 Invalid: denied by admission webhook validate.example.com"
     )]
     #[case(400, "admission webhook \"tok tok\" denied", "the API server refused: 400 Invalid")]
+    #[case(
+        500,
+        "Internal error occurred: failed calling webhook \"validate.example.com\": failed to call webhook: tok",
+        "the API server did not answer: admission webhook validate.example.com fails; a cluster administrator must repair or remove it"
+    )]
+    #[case(
+        500,
+        "failed calling webhook \"tok tok\": tok",
+        "the API server did not answer: it is overloaded or failing"
+    )]
     fn who_denied_it_is_named_and_what_it_says_is_not(
         #[case] code: u16,
         #[case] message: &str,
