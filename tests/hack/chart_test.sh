@@ -94,6 +94,13 @@ wrong_values_are_refused_and_named() {
     'rbac.workloadIdentity names the service account etl in namespace b'
   refused 'rbac.workloadIdentity[0].namespace=b' -- "missing property 'name'"
   refused serviceMonitor.enabled=true service.enabled=false -- 'serviceMonitor.enabled needs service.enabled'
+  local alone='without leader election two pods would use the same sign-ins'
+  refused 'extraArgs={--leader-election=false}' -- "$alone"
+  refused 'extraArgs={--leader-election=false}' replicas=1 -- "$alone"
+  refused 'extraArgs={--leader-election=false}' updateStrategy.type=Recreate -- "$alone"
+  refused 'extraEnv[0].name=GRAPHTOKEN_LEADER_ELECTION' 'extraEnv[0].value=false' -- "$alone"
+  helm template x "$CHART" --set 'extraArgs={--leader-election=false},replicas=1,updateStrategy.type=Recreate' >"$T/alone"
+  has "$T/alone" '- "--leader-election=false"'
 }
 # What alerts and panels hold in braces is for Prometheus and Grafana; where there are none, nothing is made.
 rules_and_dashboard_come_from_files_as_they_are() {

@@ -102,4 +102,11 @@ subjects:
 {{- if and .Values.serviceMonitor.enabled (not .Values.service.enabled) }}
 {{- fail "serviceMonitor.enabled needs service.enabled: Prometheus finds the pods by the Service" }}
 {{- end }}
+{{- $alone := has "--leader-election=false" .Values.extraArgs }}
+{{- range .Values.extraEnv }}
+{{- if and (eq .name "GRAPHTOKEN_LEADER_ELECTION") (eq (toString .value) "false") }}{{- $alone = true }}{{- end }}
+{{- end }}
+{{- if and $alone (or (gt (int .Values.replicas) 1) (ne (dig "type" "" .Values.updateStrategy) "Recreate")) }}
+{{- fail "without leader election two pods would use the same sign-ins: set replicas to 0 or 1 and updateStrategy.type to Recreate, or leave the election on" }}
+{{- end }}
 {{- end }}
