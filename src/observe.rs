@@ -35,14 +35,6 @@ pub fn sketch(
     let namespace = &identity.namespace;
     let graphtoken = Key::new(namespace, &identity.name);
     ctx.state.refer(&graphtoken, referenced(identity, desired));
-    let seed = seed_ref(desired).and_then(|seed| ctx.secrets.get(namespace, &seed.name));
-    let proof = proof::secret(&desired.client, identity);
-    let proof = proof.and_then(|secret| ctx.secrets.get(&secret.namespace, &secret.name));
-    let version = |meta: &Option<Meta>| meta.as_ref().map(|m| (m.uid.clone(), m.resource_version.clone()));
-    let login = login_meta(ctx, identity, desired);
-    let versions = [version(&seed), version(&proof), version(&login), desired.client.stated_by.clone()];
-    let versions =
-        versions.each_ref().map(|v| v.as_ref().map(|(uid, version)| (uid.as_str(), version.as_str())));
     let status = status(object, memory);
     let meta = ctx.secrets.get(namespace, &desired.target.secret_name);
     let intact = meta.as_ref().is_some_and(|meta| is_as_written(meta, &status, memory) == Some(true));
@@ -60,7 +52,8 @@ pub fn sketch(
         login: SeedState::Unneeded,
         poll_at: None,
         proof: ProofState::Usable,
-        inputs: inputs(identity.generation, &versions),
+        // What the Secrets hold is not known yet.
+        inputs: String::new(),
         in_hand: in_hand.map(|token| token.stored.facts.clone()),
         holder: ctx.exchanger.holder.clone(),
         pending_stood: false,
@@ -86,6 +79,11 @@ pub async fn fill(
     observed.login = login_state(ctx, desired, &observed.identity, memory).await?;
     observed.poll_at = poll_at(ctx, &observed, memory);
     let prover = proof::prover(ctx, &desired.client, &observed.identity).await?;
+    let credential = prover
+        .as_ref()
+        .ok()
+        .and_then(|prover| proof::content_hash(ctx, &desired.client, &observed.identity, prover));
+    observed.inputs = inputs(desired, credential.as_deref());
     observed.proof = prover.err().unwrap_or(ProofState::Usable);
     observed.silence = ctx.exchanger.throttle.silence(&desired.client, ctx.now());
     memory.read_live = Live::default();
@@ -290,7 +288,8 @@ async fn seed_state(
         _ => {}
     }
     let state = match read_key(ctx, &identity.namespace, seed).await? {
-        None => SeedState::Missing(missing("spec.grant.refreshToken", seed, "a refresh token")),
+        // The Secret is there: who deleted an adopted seed would have deleted that.
+        None => SeedState::Malformed(missing("spec.grant.refreshToken", seed, "a refresh token")),
         Some(bytes) => match seed::parse(&bytes, &desired.client.client_id) {
             Ok(seed) => SeedState::Found { digest: seed.digest },
             Err(error) => {

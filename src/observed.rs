@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::api::GraphTokenStatus;
 use crate::api::names::{ANNOTATION_ADOPT, ANNOTATION_TOKEN, LABEL_MANAGED_BY, LABEL_NAME, MANAGER};
-use crate::seed::hex;
 use crate::throttle::Silence;
 
 mod credential;
+mod inputs;
 
 pub use credential::{
-    ChainClient, Credential, Device, KEY_ACCESS_TOKEN, Pending, Record, RejectedLogin, StoredToken,
+    ChainClient, Credential, Device, KEY_ACCESS_TOKEN, Pending, Record, RejectedSignIn, StoredToken,
     TokenFacts, Tokens, credential, foreign,
 };
+pub use inputs::{hash_of, inputs};
 
 /// Which `GraphToken` this is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,7 +202,7 @@ pub struct Observed {
     pub poll_at: Option<Timestamp>,
     /// The client's proof.
     pub proof: ProofState,
-    /// Digest of what an exchange is made with: see [`inputs`].
+    /// Hash of the spec and the client credential: see [`inputs`].
     pub inputs: String,
     /// An app-only token that was got and is not published yet.
     pub in_hand: Option<TokenFacts>,
@@ -258,21 +258,6 @@ impl Observed {
     }
 }
 
-/// Digest of what an exchange is made with. While it stays the same, an attempt that failed for good is not made again
-/// before its hour; a change is worth one at once.
-pub fn inputs(generation: i64, referenced: &[Option<(&str, &str)>]) -> String {
-    let mut hash = Sha256::new();
-    hash.update(generation.to_be_bytes());
-    for secret in referenced {
-        let (uid, version) = secret.unwrap_or_default();
-        for part in [uid, version] {
-            hash.update(part.len().to_be_bytes());
-            hash.update(part);
-        }
-    }
-    hex(&hash.finalize()[..8])
-}
-
 /// The labels of every Secret that the operator writes for a `GraphToken`.
 pub fn labels(name: &str, configured: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut labels = configured.clone();
@@ -284,6 +269,7 @@ pub fn labels(name: &str, configured: &BTreeMap<String, String>) -> BTreeMap<Str
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
     use crate::api::names::{KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN};
@@ -338,12 +324,14 @@ mod tests {
     }
 
     #[test]
-    fn inputs_change_with_the_spec_and_with_each_referenced_secret() {
-        let base = inputs(1, &[Some(("u", "1")), None]);
-        assert_ne!(base, inputs(2, &[Some(("u", "1")), None]));
-        assert_ne!(base, inputs(1, &[Some(("u", "2")), None]));
-        assert_ne!(base, inputs(1, &[None, Some(("u", "1"))]));
-        assert_eq!(base, inputs(1, &[Some(("u", "1")), None]));
+    fn a_rejection_with_an_overlong_message_is_still_one() {
+        let long = json!({"rejectedSeed": {
+            "digest": "d", "madeWithHash": "h", "time": "2026-11-23T10:00:00Z", "reason": "WrongAccount",
+            "message": "é".repeat(4096),
+        }});
+        let data = BTreeMap::from([(KEY_RECORD.to_owned(), long.to_string().into_bytes())]);
+        let rejected = credential(Meta::default(), &data).0.record.rejected_seed.unwrap();
+        assert!(rejected.digest == "d" && rejected.message.len() <= 768);
     }
 
     proptest! {

@@ -17,9 +17,9 @@ mod sign_in;
 mod silence;
 mod timing;
 
-pub use sign_in::was_adopted;
-use sign_in::{login_problem, new_sign_in};
-use timing::{dies_soon_from, gate, jitter, publish_gate, spacing};
+use sign_in::{failed_last, login_problem, new_or_kept, new_sign_in};
+pub use sign_in::{keeps_a_sign_in, made_with, was_adopted};
+use timing::{dies_soon_from, earliest, gate, jitter, publish_gate};
 pub use timing::{due, policy_warning, refresh_token_warning, renew_before_is_too_long};
 pub(crate) use timing::{is_ahead, plus};
 
@@ -140,7 +140,7 @@ fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         Want::Later(at) => waiting(Some(at), observed, now),
         Want::Blocked(problem) => blocked(problem.reason, &problem.message, observed, now),
         Want::Poll { at, until, problem } => {
-            let at = gate(desired, observed, now).map_or(at, |gate| gate.max(at));
+            let at = gate(desired, observed, Source::DevicePoll, now).map_or(at, |gate| gate.max(at));
             let at = silence::held_up(desired, observed, at).map_or(at, |(held, _)| held);
             let exchange = Exchange { why: Why::SignIn, source: Source::DevicePoll };
             let act = if at <= now { Act::Exchange(exchange) } else { Act::Wait };
@@ -148,9 +148,7 @@ fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
             Plan { act, problem: Some(problem), ..waiting(Some(at.min(until)), observed, now) }
         }
         Want::Exchange(exchange, at) => {
-            let at =
-                [Some(at), gate(desired, observed, now), spacing(observed, now)].into_iter().flatten().max();
-            let at = at.unwrap_or(now);
+            let at = earliest(desired, observed, exchange.source, at, now);
             if let Some((held, silence)) =
                 silence::held_up(desired, observed, at).filter(|(held, _)| *held > now)
             {
@@ -254,20 +252,32 @@ fn want_delegated(desired: &Desired, observed: &Observed, now: Timestamp) -> Wan
         CredentialState::Present(credential) => Some(&**credential),
         CredentialState::Absent | CredentialState::Unneeded => None,
     };
+    let mut why = Why::NewSeed;
     if let Some(pending) = credential.and_then(|c| c.pending.as_ref())
         && pending.holder != observed.holder
     {
         if !observed.pending_stood {
             return Want::Later(now.saturating_add(PENDING_STANDS).unwrap_or(now));
         }
-        let source = new_sign_in(desired, observed, credential).unwrap_or(Source::Chain);
-        if source != Source::Chain || credential.is_some_and(|c| chain_is_usable(desired, c)) {
-            return Want::Exchange(Exchange { why: Why::Recovery, source }, now);
-        }
+        why = Why::Recovery;
     }
-    if let Some(source) = new_sign_in(desired, observed, credential) {
-        return Want::Exchange(Exchange { why: Why::NewSeed, source }, now);
+    let kept = match credential.filter(|c| why == Why::Recovery && chain_is_usable(desired, c)) {
+        Some(_) => Want::Exchange(Exchange { why, source: Source::Chain }, now),
+        None => want_kept(desired, observed, credential, now),
+    };
+    match new_sign_in(desired, observed, credential) {
+        Some(source) => new_or_kept(Exchange { why, source }, kept, desired, observed, now),
+        None => kept,
     }
+}
+
+/// What the sign-in that is kept asks for, or one that is to be made by device code.
+fn want_kept(
+    desired: &Desired,
+    observed: &Observed,
+    credential: Option<&Credential>,
+    now: Timestamp,
+) -> Want {
     if desired.grant == Grant::DeviceCode
         && let Some(want) = device::want(desired, observed, credential, now)
     {
@@ -296,15 +306,18 @@ fn timed(
         Some(token) if probe::is_refused(desired, observed, token) => (Why::Rejected, now),
         // How much of its life is left cannot be told.
         Some(token) if is_ahead(token.issued_at, now) => (Why::Due, now),
-        // Whatever asked for it, it is made good: by then the gate holds it back.
-        Some(_) if observed.status.last_failure.is_some() => (Why::Retry, now),
+        // Whatever asked for it, it is made good: by then the gate holds it back. The failure of a new sign-in is that one's to
+        // make good.
+        Some(_) if observed.status.last_failure.is_some() && !failed_last(desired, observed) => {
+            (Why::Retry, now)
+        }
         Some(token) => (Why::Due, due(desired.refresh, token, &observed.identity.uid)),
     };
     Want::Exchange(Exchange { why, source }, at)
 }
 
 /// Whether the chain's refresh token was issued to this client, in this tenant, by this server.
-fn chain_is_usable(desired: &Desired, credential: &Credential) -> bool {
+pub(crate) fn chain_is_usable(desired: &Desired, credential: &Credential) -> bool {
     credential.refresh_token_digest.is_some() && {
         let record = &credential.record;
         let wanted = ChainClient::from(&desired.client);

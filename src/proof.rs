@@ -12,7 +12,7 @@ use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::Api;
 use kube::api::{ObjectMeta, PostParams};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::api::Reason;
 use crate::api::names::ANNOTATION_EXPIRES_AT;
@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::desired::{Client, ClientProof};
 use crate::failure::Failure;
 use crate::grant::{Proof, assertion};
-use crate::observed::{Identity, Meta, ProofState};
+use crate::observed::{Identity, Meta, ProofState, hash_of};
 use crate::state::{End, Key};
 use crate::store::StoreError;
 
@@ -214,6 +214,19 @@ pub async fn prover(
     let end = end.map(|(what, at)| End { secret, what, at });
     ctx.state.note_end(&graphtoken, end);
     Ok(held.map_err(ProofState::Unusable).and_then(|held| valid(client, held, ctx.now())))
+}
+
+/// Hash of what a Secret holds for the client. It gets into statuses, so it is salted with the Secret's UID, which only those know
+/// who can read the Secret: a weak client secret cannot be guessed from it.
+pub fn content_hash(ctx: &Context, client: &Client, identity: &Identity, prover: &Prover) -> Option<String> {
+    let Prover::Held(held) = prover else { return None };
+    let secret = secret(client, identity)?;
+    let uid = ctx.secrets.get(&secret.namespace, &secret.name)?.uid;
+    let content = match held {
+        Held::Secret(secret) => secret.expose_secret(),
+        Held::Certificate(certificate) => certificate.thumbprint(),
+    };
+    Some(hash_of([Some(uid.as_str()), Some(content)]))
 }
 
 /// What a Secret holds for the client, read once a version.

@@ -256,11 +256,11 @@ impl State {
     /// Keeps the end of what a `GraphToken` uses. A reconcile that outlives its `GraphToken` keeps nothing: the entry is removed
     /// before the end is forgotten, and looked up here under the same lock as the end is kept.
     pub fn note_end(&self, graphtoken: &Key, end: Option<End>) {
-        let slots = lock(&self.slots);
-        if slots.contains_key(graphtoken) {
+        let entries = lock(&self.entries);
+        if entries.contains_key(graphtoken) {
             self.ends.note(graphtoken, end);
         }
-        drop(slots);
+        drop(entries);
     }
 
     /// Notes on which Secrets a `GraphToken` depends, so that a change of them enqueues it, beside those that are named after

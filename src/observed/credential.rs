@@ -125,20 +125,24 @@ pub struct Record {
     pub token: Option<StoredToken>,
     /// Digests of all the seeds that were adopted.
     pub seed_digests: Vec<String>,
-    /// Digest of the seed that was refused last.
+    /// The seed that was rejected last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rejected_seed_digest: Option<String>,
-    /// The login that was refused last.
+    pub rejected_seed: Option<RejectedSignIn>,
+    /// The login that was rejected last.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub rejected_login: Option<RejectedLogin>,
+    pub rejected_login: Option<RejectedSignIn>,
 }
 
-/// A refresh token of the login Secret that was refused.
+/// A new sign-in that was rejected. It is not sent again while the spec and the client credential stay as they were.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct RejectedLogin {
+pub struct RejectedSignIn {
     /// Digest of the refresh token.
     pub digest: String,
+    /// Hash of the spec and the client credential under which it was rejected: see [`super::inputs`].
+    pub made_with_hash: String,
+    /// When.
+    pub time: Timestamp,
     /// Why.
     pub reason: Reason,
     /// The same in a sentence.
@@ -235,8 +239,10 @@ pub fn credential(meta: Meta, data: &BTreeMap<String, Vec<u8>>) -> (Credential, 
     };
     let mut record: Record =
         data.get(KEY_RECORD).and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
-    // Ours are short; it becomes a condition.
-    record.rejected_login = record.rejected_login.filter(|login| login.message.len() <= MAX_MESSAGE);
+    // Ours are short; it becomes a condition. The note itself stays, or the sign-in would be sent again.
+    for rejected in [&mut record.rejected_seed, &mut record.rejected_login].into_iter().flatten() {
+        rejected.message.truncate(rejected.message.floor_char_boundary(MAX_MESSAGE));
+    }
     let pending = data.get(KEY_PENDING).and_then(|b| serde_json::from_slice(b).ok());
     let device: Option<StoredDevice> =
         data.get(KEY_DEVICE).and_then(|bytes| serde_json::from_slice(bytes).ok());

@@ -1,26 +1,78 @@
-//! Refresh tokens that are new to us: in the seed, and in the login Secret.
+//! Refresh tokens that are new to us: in the seed, and in the login Secret. They go first, and never hold up the sign-in that is
+//! kept, whatever becomes of them.
 
-use super::{Problem, Source, chain_is_usable, invalid};
+use jiff::Timestamp;
+
+use super::{Exchange, Problem, Source, Want, account_problem, chain_is_usable, earliest, invalid};
 use crate::desired::Desired;
-use crate::observed::{Credential, Observed, SeedState};
+use crate::observed::{Credential, Observed, RejectedSignIn, SeedState, hash_of};
 
-/// Where a refresh token is that is new to us. What a person just signed in with goes before what GitOps keeps.
+/// Where a refresh token is that was neither adopted nor rejected. What a person just signed in with goes before what GitOps keeps.
 pub(super) fn new_sign_in(
     desired: &Desired,
     observed: &Observed,
     credential: Option<&Credential>,
 ) -> Option<Source> {
-    if new_login(observed, credential) {
-        return Some(Source::Login);
-    }
-    new_seed(desired, observed, credential).then_some(Source::Seed)
+    // Where nothing is kept, a seed that was rejected is all there is to try.
+    let counts = |source| source == Source::Login || credential.is_some_and(|c| chain_is_usable(desired, c));
+    [Source::Login, Source::Seed].into_iter().find(|source| {
+        digest(observed, *source).is_some_and(|digest| {
+            let rejected = counts(*source) && rejection(observed, credential, digest).is_some();
+            !rejected && !was_adopted(digest, credential)
+        })
+    })
 }
 
-/// Whether the login Secret holds a refresh token that was neither adopted nor refused.
-fn new_login(observed: &Observed, credential: Option<&Credential>) -> bool {
-    let SeedState::Found { digest } = &observed.login else { return false };
-    let refused = credential.and_then(|c| c.record.rejected_login.as_ref());
-    refused.is_none_or(|login| login.digest != *digest) && !was_adopted(digest, credential)
+/// The digest of the refresh token that a new sign-in would send.
+fn digest(observed: &Observed, source: Source) -> Option<&String> {
+    let found = match source {
+        Source::Login => &observed.login,
+        Source::Seed => &observed.seed,
+        Source::Chain | Source::DeviceStart | Source::DevicePoll | Source::Client => return None,
+    };
+    if let SeedState::Found { digest } = found { Some(digest) } else { None }
+}
+
+/// Hash of everything that a token request is made with: spec, client credential and, of a new sign-in, its refresh token. A failure
+/// that is noted with [`Observed::inputs`] alone concerns whatever would be sent.
+pub fn made_with(observed: &Observed, source: Source) -> String {
+    hash_of([Some(observed.inputs.as_str()), digest(observed, source).map(String::as_str)])
+}
+
+/// Whether there is a sign-in that goes on whatever becomes of a new one.
+pub fn keeps_a_sign_in(desired: &Desired, observed: &Observed) -> bool {
+    let credential = observed.credential();
+    credential.is_some_and(|c| chain_is_usable(desired, c) && account_problem(desired, c).is_none())
+}
+
+/// Whether the latest failure is that of a sign-in that is still new.
+pub(super) fn failed_last(desired: &Desired, observed: &Observed) -> bool {
+    let failure = observed.status.last_failure.as_ref();
+    let source = new_sign_in(desired, observed, observed.credential());
+    failure.zip(source).is_some_and(|(failure, source)| failure.inputs == Some(made_with(observed, source)))
+}
+
+/// A new sign-in goes first. While it has to wait, the one that is kept is refreshed when it is due; and where both could be tried,
+/// the one that failed last gives way.
+pub(super) fn new_or_kept(
+    new: Exchange,
+    kept: Want,
+    desired: &Desired,
+    observed: &Observed,
+    now: Timestamp,
+) -> Want {
+    if let Want::Exchange(refresh, at) = kept
+        && refresh.source == Source::Chain
+    {
+        let kept_at = earliest(desired, observed, Source::Chain, at, now).max(now);
+        let new_at = earliest(desired, observed, new.source, now, now).max(now);
+        let kept_goes_first =
+            if failed_last(desired, observed) { kept_at <= new_at } else { kept_at < new_at };
+        if kept_goes_first {
+            return kept;
+        }
+    }
+    Want::Exchange(new, now)
 }
 
 /// Whether a refresh token was adopted before, or is the one that is kept.
@@ -30,25 +82,27 @@ pub fn was_adopted(digest: &String, credential: Option<&Credential>) -> bool {
     })
 }
 
+/// Whether and why this refresh token was rejected, under this spec and with this client credential: a change of those gives it
+/// another chance.
+fn rejection<'a>(
+    observed: &Observed,
+    credential: Option<&'a Credential>,
+    digest: &str,
+) -> Option<&'a RejectedSignIn> {
+    let record = &credential?.record;
+    let noted = [&record.rejected_login, &record.rejected_seed].into_iter().flatten();
+    noted.into_iter().find(|r| r.digest == digest && r.made_with_hash == observed.inputs)
+}
+
 /// A login Secret that is of no use stays until a person sees to it; the sign-in that is kept goes on meanwhile.
 pub(super) fn login_problem(observed: &Observed) -> Option<Problem> {
     match &observed.login {
         SeedState::Malformed(message) => Some(invalid(message.clone())),
         SeedState::Found { digest } => {
-            let refused = observed.credential().and_then(|c| c.record.rejected_login.as_ref());
-            let refused = refused.filter(|login| login.digest == *digest)?;
-            let message = format!("the login Secret was refused: {}", refused.message);
-            Some(Problem { reason: refused.reason, message })
+            let rejected = rejection(observed, observed.credential(), digest)?;
+            let message = format!("the login Secret was refused: {}", rejected.message);
+            Some(Problem { reason: rejected.reason, message })
         }
         SeedState::Unneeded | SeedState::Missing(_) => None,
     }
-}
-
-/// Whether the seed holds a refresh token that was neither adopted nor, while a chain goes on, refused before.
-fn new_seed(desired: &Desired, observed: &Observed, credential: Option<&Credential>) -> bool {
-    let SeedState::Found { digest } = &observed.seed else { return false };
-    let refused = credential.is_some_and(|c| {
-        c.record.rejected_seed_digest.as_ref() == Some(digest) && chain_is_usable(desired, c)
-    });
-    !refused && !was_adopted(digest, credential)
 }

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 
-use super::{HOURLY, at_hand, silence};
+use super::{HOURLY, Source, at_hand, keeps_a_sign_in, made_with, silence};
 use crate::api::Reason;
 use crate::api::status::LastFailure;
 use crate::desired::{Desired, RefreshPolicy};
@@ -13,11 +13,33 @@ use crate::observed::{Observed, TokenFacts};
 const WARNING_AHEAD: SignedDuration = SignedDuration::from_hours(14 * 24);
 /// Two refreshes of one `GraphToken` are never closer than this.
 pub(super) const SPACING: SignedDuration = SignedDuration::from_secs(1);
+/// After a failure the next attempt is never sooner, whatever asks for it, while pods hold a token that is good for a while.
+const AFTER_FAILURE: i64 = 5;
 /// Clocks of two nodes differ by less than this. What was noted further in the future was noted before our clock was set back.
 pub(super) const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
 
+/// The earliest time for a token request that is to be made at `at`.
+pub(super) fn earliest(
+    desired: &Desired,
+    observed: &Observed,
+    source: Source,
+    at: Timestamp,
+    now: Timestamp,
+) -> Timestamp {
+    let held_up = [gate(desired, observed, source, now), spacing(observed, now)];
+    held_up.into_iter().flatten().fold(at, Timestamp::max)
+}
+
 /// The earliest time for another attempt after a failure; `None`: no failure holds anything up.
-pub(super) fn gate(desired: &Desired, observed: &Observed, now: Timestamp) -> Option<Timestamp> {
+///
+/// The status holds the latest failure only, be it of a new sign-in or of the one that is kept. What a person must act on
+/// holds up the one that failed; a provider or a store that fails holds up both.
+pub(super) fn gate(
+    desired: &Desired,
+    observed: &Observed,
+    source: Source,
+    now: Timestamp,
+) -> Option<Timestamp> {
     let failure = observed.status.last_failure.as_ref()?;
     let failed_at = Timestamp::from(failure.time);
     if is_ahead(failed_at, now) {
@@ -32,32 +54,59 @@ pub(super) fn gate(desired: &Desired, observed: &Observed, now: Timestamp) -> Op
             return Some(asked.max(plus(failed_at, doubling(failures, 5, 60))));
         }
         // What it is made with has changed, or a user asks: that passes over back-off, though not over throttling.
-        _ if observed.requested() || failure.inputs.as_ref() != Some(&observed.inputs) => return None,
+        _ if requested(desired, observed, source) || !is_as_before(observed, failure) => {
+            return Some(after_failure(observed, failed_at));
+        }
+        reason if reason.needs_a_person() && !concerns(observed, failure, source) => {
+            return Some(after_failure(observed, failed_at));
+        }
         // What was wrong is not watched: whoever noted it knows when it is worth another look.
         reason if reason.needs_a_person() => match failure.retry_after {
             Some(at) => return Some(Timestamp::from(at)),
             None => HOURLY,
         },
-        _ => backoff(observed, failure, failures),
+        _ => backoff(observed, failed_at, failures),
     };
     Some(plus(failed_at, wait))
+}
+
+/// Whether a user asks for this. A request is handled by the sign-in that is kept, where there is one.
+fn requested(desired: &Desired, observed: &Observed, source: Source) -> bool {
+    let is_new = matches!(source, Source::Seed | Source::Login);
+    observed.requested() && !(is_new && keeps_a_sign_in(desired, observed))
+}
+
+/// Whether what failed is what would be tried now, with a new sign-in or with the one that is kept.
+fn is_as_before(observed: &Observed, failure: &LastFailure) -> bool {
+    let sources = [Source::Chain, Source::Seed, Source::Login];
+    sources.into_iter().any(|source| concerns(observed, failure, source))
+}
+
+fn concerns(observed: &Observed, failure: &LastFailure, source: Source) -> bool {
+    let inputs = failure.inputs.as_ref();
+    inputs == Some(&observed.inputs) || inputs == Some(&made_with(observed, source))
+}
+
+/// The earliest time for any attempt after one that failed.
+fn after_failure(observed: &Observed, failed_at: Timestamp) -> Timestamp {
+    plus(failed_at, backoff(observed, failed_at, 1))
 }
 
 /// Publishing costs the provider nothing: only a store that failed holds it up. A request asks for an exchange: it would
 /// wait here, and pass over every back-off meanwhile.
 pub(super) fn publish_gate(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let failure = observed.status.last_failure.as_ref().filter(|f| f.reason == Reason::StorageUnavailable)?;
-    let as_before = failure.inputs.as_ref() == Some(&observed.inputs);
-    (as_before && !is_ahead(failure.time.into(), now))
-        .then(|| plus(failure.time.into(), backoff(observed, failure, observed.status.consecutive_failures)))
+    let failed_at = Timestamp::from(failure.time);
+    (is_as_before(observed, failure) && !is_ahead(failed_at, now))
+        .then(|| plus(failed_at, backoff(observed, failed_at, observed.status.consecutive_failures)))
 }
 
 /// Doubles from 5 s to 25 s, so that half a minute after the trouble is over all is well again; while pods hold a valid token never above a quarter of what is left of its life.
-fn backoff(observed: &Observed, failure: &LastFailure, failures: u32) -> SignedDuration {
-    let doubled = doubling(failures, 5, 25);
+fn backoff(observed: &Observed, failed_at: Timestamp, failures: u32) -> SignedDuration {
+    let doubled = doubling(failures, AFTER_FAILURE, 25);
     let left = observed
         .served()
-        .map(|token| token.expires_at.duration_since(failure.time.into()))
+        .map(|token| token.expires_at.duration_since(failed_at))
         .filter(SignedDuration::is_positive);
     left.map_or(doubled, |left| doubled.min((left / 4).max(SPACING)))
 }
@@ -67,12 +116,16 @@ pub(super) fn doubling(failures: u32, first: i64, most: i64) -> SignedDuration {
     SignedDuration::from_secs(doubled.min(most))
 }
 
-/// Counts from the newest token, whatever spec it was got for.
-pub(super) fn spacing(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
+/// Counts from the newest token, whatever spec it was got for, and from the new sign-in that was rejected last.
+fn spacing(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let stored = observed.credential().and_then(|c| c.record.token.as_ref()).map(|token| &token.facts);
     let tokens = [stored, observed.in_hand.as_ref(), observed.served()];
     let issued = tokens.into_iter().flatten().map(|token| token.issued_at);
-    issued.filter(|at| !is_ahead(*at, now)).map(|at| plus(at, SPACING)).max()
+    let issued = issued.filter(|at| !is_ahead(*at, now)).map(|at| plus(at, SPACING));
+    let record = observed.credential().map(|c| &c.record);
+    let rejected = record.into_iter().flat_map(|record| [&record.rejected_seed, &record.rejected_login]);
+    let rejected = rejected.flatten().map(|rejected| rejected.time).filter(|at| !is_ahead(*at, now));
+    issued.chain(rejected.map(|at| after_failure(observed, at))).max()
 }
 
 /// Whether a time that was noted lies in the future: nothing can be counted from it.

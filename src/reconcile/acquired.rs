@@ -9,8 +9,8 @@ use crate::events::EventReason;
 use crate::failure::Failure;
 use crate::observe::poll_at;
 use crate::observed::{Credential, CredentialState, Observed};
-use crate::plan::Source;
 use crate::plan::probe::noted;
+use crate::plan::{Source, keeps_a_sign_in};
 use crate::rotation::{Attempt, Finished, InHand, Report};
 use crate::state::KeptCredential;
 use crate::status;
@@ -19,16 +19,21 @@ impl Look<'_> {
     /// Takes over what a task brought; `None`: it panicked.
     pub(super) async fn apply(&mut self, finished: Option<Finished>, mut observed: Observed) -> Observed {
         match finished {
-            Some(Finished::Acquired { report: Report::Failed(failure), attempt }) => {
-                observed.status.last_handled_request.clone_from(&attempt.request);
-                self.failed(failure, &attempt, observed)
-            }
-            Some(Finished::Acquired { report, attempt }) => {
-                // Handled by this acquisition, or by the retry of one that failed.
-                if !matches!(report, Report::Stale | Report::NotNow) {
-                    observed.status.last_handled_request = attempt.request;
+            Some(Finished::Acquired { attempt, report }) => {
+                if self.handles_the_request(&report, attempt.source, &observed) {
+                    observed.status.last_handled_request.clone_from(&attempt.request);
                 }
-                self.acquired(report, attempt.source, observed).await
+                match report {
+                    Report::Failed(failure) => self.failed(failure, &attempt, observed),
+                    Report::Storage(error) => {
+                        let mut observed = self.storage_failed(observed, storage_message(&error));
+                        if let Some(failure) = &mut observed.status.last_failure {
+                            failure.inputs = Some(attempt.made_with);
+                        }
+                        observed
+                    }
+                    report => self.acquired(report, attempt.source, observed).await,
+                }
             }
             Some(Finished::Verified { trial, facts, verdict }) => {
                 // Stored before anything is done about it, a rejection leads to one token request whatever becomes of this process.
@@ -39,6 +44,17 @@ impl Look<'_> {
             None => {
                 self.storage_failed(observed, "the acquisition broke off; see the operator's log".to_owned())
             }
+        }
+    }
+
+    /// Whether a request for a refresh is handled by this acquisition, or by the retry of one that failed. A new sign-in that failed
+    /// leaves it to the one that is kept.
+    fn handles_the_request(&self, report: &Report, source: Source, observed: &Observed) -> bool {
+        let is_new = matches!(source, Source::Seed | Source::Login);
+        match report {
+            Report::Stale | Report::NotNow | Report::SignInRejected(_) => false,
+            Report::Failed(_) | Report::Storage(_) => !(is_new && keeps_a_sign_in(&self.desired, observed)),
+            Report::Issued { .. } | Report::DeviceStarted(_) | Report::DevicePending { .. } => true,
         }
     }
 
@@ -54,7 +70,10 @@ impl Look<'_> {
             "token request failed"
         );
         let client = &attempt.desired.client;
-        observed.status = status::with_refusal(observed.status, failure, client, &attempt.inputs, now);
+        // What a person must act on before anything can be sent stands in the way of any sign-in.
+        let before_sending = !failure.answered && failure.reason.needs_a_person();
+        let made_with = if before_sending { &attempt.inputs } else { &attempt.made_with };
+        observed.status = status::with_refusal(observed.status, failure, client, made_with, now);
         if let Some(failure) = &observed.status.last_failure {
             self.ctx.exchanger.throttle.note(failure, now);
         }
@@ -125,9 +144,8 @@ impl Look<'_> {
                 self.ends = true;
                 observed
             }
-            // See `failed`.
-            Report::Failed(_) => observed,
-            Report::Storage(error) => self.storage_failed(observed, storage_message(&error)),
+            // See above.
+            Report::Failed(_) | Report::Storage(_) => observed,
         }
     }
 

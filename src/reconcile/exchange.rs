@@ -15,7 +15,7 @@ use crate::desired::Grant;
 use crate::observe::credential_store;
 use crate::observed::{Observed, SeedState};
 use crate::permits::{Admission, Permit};
-use crate::plan::{Act, Exchange, Plan, Problem, Source};
+use crate::plan::{Act, Exchange, Plan, Problem, Source, made_with};
 use crate::proof;
 use crate::rotation::{Job, Running, Waiting};
 use crate::slot::Slot;
@@ -55,7 +55,6 @@ impl Look<'_> {
             identity: identity.clone(),
             request: observed.requested_at.clone(),
             desired: Arc::clone(&self.desired),
-            inputs: observed.inputs.clone(),
             exchange,
             planned_with: observed.credential().cloned(),
             seed_digest: match (exchange.source, &observed.seed, &observed.login) {
@@ -63,6 +62,8 @@ impl Look<'_> {
                 | (Source::Login, _, SeedState::Found { digest }) => Some(digest.clone()),
                 _ => None,
             },
+            inputs: observed.inputs.clone(),
+            made_with: made_with(&observed, exchange.source),
             login: login_name(&identity.name),
             prover,
             store: credential_store(self.ctx, identity, &self.desired),

@@ -26,8 +26,10 @@ pub struct Job {
     pub request: Option<String>,
     /// What is desired.
     pub desired: Arc<Desired>,
-    /// [`crate::observed::inputs`] of what it is made with.
+    /// Hash of the spec and the client credential: see [`crate::observed::inputs`].
     pub inputs: String,
+    /// Hash of all that the request is made with: see [`crate::plan::made_with`].
+    pub made_with: String,
     /// What is to be sent.
     pub exchange: Exchange,
     /// The credential as it was when this was decided.
@@ -61,6 +63,7 @@ impl Job {
             source: self.exchange.source,
             desired: Arc::clone(&self.desired),
             inputs: self.inputs.clone(),
+            made_with: self.made_with.clone(),
         }
     }
 

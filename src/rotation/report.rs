@@ -91,4 +91,6 @@ pub struct Attempt {
     pub desired: Arc<Desired>,
     /// [`crate::observed::inputs`] of what it was made with.
     pub inputs: String,
+    /// [`crate::plan::made_with`]: by the time it fails, the Secrets may hold something else.
+    pub made_with: String,
 }

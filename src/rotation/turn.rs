@@ -13,8 +13,8 @@ use crate::cache::Epoch;
 use crate::credential::{Commit, Settle, Spent, settle};
 use crate::failure::Failure;
 use crate::grant::{Account, Issued, Outcome};
-use crate::observed::{ChainClient, Credential, Device, Record, RejectedLogin, Tokens};
-use crate::plan::{Source, account_matches};
+use crate::observed::{ChainClient, Credential, Device, Record, RejectedSignIn, Tokens};
+use crate::plan::{Source, account_matches, chain_is_usable};
 use crate::state::Key;
 use crate::store::StoreError;
 
@@ -72,18 +72,11 @@ impl Turn<'_> {
                         signed_in: self.adopts(),
                     };
                     self.settle(commit).await?;
-                } else {
-                    self.end_without_a_token(None).await;
+                    return Ok(Report::Failed(failure));
                 }
-                Ok(Report::Failed(failure))
+                self.refused(failure).await
             }
-            Outcome::Refused(failure) => {
-                let refused = self.adopts() && failure.reason == Reason::AuthorizationRequired;
-                if failure.answered {
-                    self.end_without_a_token(Some(&failure).filter(|_| refused)).await;
-                }
-                Ok(if refused { self.rejected(failure) } else { Report::Failed(failure) })
-            }
+            Outcome::Refused(failure) => self.refused(failure).await,
             // Only a poll is told to wait: see `device.rs`.
             Outcome::Pending { .. } => Err(Cut::Stale),
         }
@@ -94,8 +87,7 @@ impl Turn<'_> {
         let problem = self.account_problem(issued.account.as_ref());
         let adopts = self.adopts();
         if adopts && let Some(problem) = problem {
-            self.end_without_a_token(Some(&problem)).await;
-            return Ok(self.rejected(problem));
+            return self.reject(problem).await;
         }
         let stored = stored_token(self.job, self.attempt, &issued, self.sent_at);
         // An answer for somebody else binds nobody.
@@ -135,22 +127,57 @@ impl Turn<'_> {
         }
     }
 
-    /// What is refused beside a chain costs nothing; what a device code came to is told all the same, for nothing else is
-    /// under way.
-    fn rejected(&self, failure: Failure) -> Report {
-        let beside_a_chain = self.chain_goes_on() && self.job.exchange.source != Source::DevicePoll;
-        if beside_a_chain { Report::SignInRejected(failure) } else { Report::Failed(failure) }
+    /// No token came back. A new sign-in is rejected by whatever a person must act on: what it is made with may be at fault as well,
+    /// which the next refresh of the one that is kept will tell. Where none is kept, only what speaks of the refresh token is final.
+    async fn refused(&self, failure: Failure) -> Result<Report, Cut> {
+        let of_the_token = failure.reason == Reason::AuthorizationRequired;
+        let final_beside_a_chain = failure.reason.needs_a_person() && self.is_beside_a_chain();
+        if failure.answered && self.adopts() && (of_the_token || final_beside_a_chain) {
+            return self.reject(failure).await;
+        }
+        // Polls have no write-ahead record.
+        if failure.answered && self.job.exchange.source != Source::DevicePoll {
+            let _ = self.end(&self.begun.record).await;
+        }
+        Ok(Report::Failed(failure))
     }
 
-    /// Whether the chain that is kept is this client's and goes on if the seed is refused.
+    /// Notes that the new sign-in was rejected. Beside a chain, nothing else tells that it is not to be sent again: if it cannot be
+    /// noted, that is a failure of the store, with its back-off.
+    async fn reject(&self, failure: Failure) -> Result<Report, Cut> {
+        if self.job.exchange.source == Source::DevicePoll {
+            self.end_device().await;
+            return Ok(Report::Failed(failure));
+        }
+        let mut record = self.begun.record.clone();
+        let rejected = self.job.seed_digest.clone().map(|digest| RejectedSignIn {
+            digest,
+            made_with_hash: self.job.inputs.clone(),
+            time: self.sent_at,
+            reason: failure.reason,
+            message: failure.message.clone(),
+        });
+        match self.job.exchange.source {
+            Source::Login => record.rejected_login = rejected,
+            _ => record.rejected_seed = rejected,
+        }
+        let noted = self.end(&record).await;
+        if !self.is_beside_a_chain() {
+            return Ok(Report::Failed(failure));
+        }
+        // Stale would be decided again, and sent again, at once.
+        noted.map(|()| Report::SignInRejected(failure)).map_err(Cut::Storage)
+    }
+
+    /// What is rejected beside a chain costs nothing; what a device code came to is told all the same, for nothing else is
+    /// under way.
+    fn is_beside_a_chain(&self) -> bool {
+        self.chain_goes_on() && self.job.exchange.source != Source::DevicePoll
+    }
+
+    /// Whether the chain that is kept is this client's and goes on if the seed is rejected.
     fn chain_goes_on(&self) -> bool {
-        let same_client = self
-            .begun
-            .record
-            .client
-            .as_ref()
-            .is_none_or(|c| *c == ChainClient::from(&self.job.desired.client));
-        self.tokens.refresh_token.is_some() && same_client
+        chain_is_usable(&self.job.desired, self.begun)
     }
 
     /// What is wrong with the account that the answer speaks for. The first one binds, if the spec names none.
@@ -185,7 +212,7 @@ impl Turn<'_> {
             record.seed_digests.extend(self.job.seed_digest.clone());
             let surplus = record.seed_digests.len().saturating_sub(MAX_SEED_DIGESTS);
             record.seed_digests.drain(..surplus);
-            record.rejected_seed_digest = None;
+            record.rejected_seed = None;
             record.rejected_login = None;
         }
         record
@@ -196,31 +223,25 @@ impl Turn<'_> {
     }
 
     /// Takes the write-ahead record away after a refusal. If that fails it stays, which costs nothing: it is our own.
-    async fn end_without_a_token(&self, refused: Option<&Failure>) {
-        let mut record = self.begun.record.clone();
-        match (self.job.exchange.source, refused, &self.job.seed_digest) {
-            (Source::DevicePoll, ..) => return self.end_device(refused).await,
-            (Source::Seed, Some(_), digest) => record.rejected_seed_digest.clone_from(digest),
-            (Source::Login, Some(failure), Some(digest)) => {
-                let Failure { reason, message, .. } = failure.clone();
-                record.rejected_login = Some(RejectedLogin { digest: digest.clone(), reason, message });
-            }
-            _ => {}
-        }
+    async fn end(&self, record: &Record) -> Result<(), StoreError> {
         let access_token = self.tokens.access_token.clone();
-        let commit = Commit { record, refresh_token: None, access_token, signed_in: false };
+        let commit = Commit { record: record.clone(), refresh_token: None, access_token, signed_in: false };
         let epoch = self.epoch();
         match self.job.store.commit(self.begun, &commit).await {
-            Ok(credential) => self.job.shown(&credential, epoch),
+            Ok(credential) => {
+                self.job.shown(&credential, epoch);
+                Ok(())
+            }
             Err(error) => {
-                tracing::debug!(%error, "the write-ahead record of a refused exchange stays until the next one");
+                tracing::debug!(%error, "the write-ahead record of a rejected request stays until the next one");
+                Err(error)
             }
         }
     }
 
     /// A code that was refused for good is not polled again, not after a restart either.
-    async fn end_device(&self, refused: Option<&Failure>) {
-        let Some(device) = self.begun.device.clone().filter(|_| refused.is_some()) else { return };
+    async fn end_device(&self) {
+        let Some(device) = self.begun.device.clone() else { return };
         let ended = Device { ended: true, ..device };
         let epoch = self.epoch();
         match self.job.store.put_device(Some(self.begun), &ended, None).await {
@@ -342,6 +363,7 @@ fn wrong_account(named: bool) -> Failure {
             "The sign-in is for another account than {expected}: sign in as {expected} and put that refresh token into the \
              seed Secret, or set spec.account to the new one's UPN or object id."
         ),
+        answered: true,
         ..Failure::of(Reason::WrongAccount)
     }
 }

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use graphtoken::api::status::{SignInSource, SignedIn};
-use graphtoken::api::{GraphTokenStatus, Time};
+use graphtoken::api::{GraphTokenStatus, Reason, Time};
 use graphtoken::credential::{Settle, Spent, settle};
 use graphtoken::desired::{Desired, Guards};
 use graphtoken::leader::{Claim, Record as LeaseRecord, Sighting, claim};
 use graphtoken::observed::{
     ChainClient, Credential as ObservedCredential, CredentialState, Identity, Meta, Observed, Pending,
-    ProofState, Published, Record, SeedState, StoredToken, TargetState, TargetView, TokenFacts, labels,
+    ProofState, Published, Record, RejectedSignIn, SeedState, StoredToken, TargetState, TargetView,
+    TokenFacts, labels,
 };
 use graphtoken::plan::{self, Act, PENDING_STANDS, plan};
 use graphtoken::target_shape::target_annotations;
@@ -124,7 +125,13 @@ impl Minds {
                 client: credential.token.map(|_| ChainClient::from(&self.desired.client)),
                 token: credential.token.map(|_| token),
                 seed_digests: (0..8).filter(|f| credential.adopted & 1 << f != 0).map(known).collect(),
-                rejected_seed_digest: credential.rejected.map(known),
+                rejected_seed: credential.rejected.map(|family| RejectedSignIn {
+                    digest: known(family),
+                    made_with_hash: "inputs".into(),
+                    time: Timestamp::UNIX_EPOCH,
+                    reason: Reason::AuthorizationRequired,
+                    message: String::new(),
+                }),
                 ..Record::default()
             },
             pending: credential.pending.map(|who| Pending { attempt: "attempt".into(), holder: name(who) }),

@@ -129,7 +129,16 @@ fn a_request_and_a_change_of_what_it_is_made_with_pass_over_back_off(
     world.fail(reason, 1, 9);
     assert_eq!(world.act(), Act::Wait);
     passes(&mut world);
-    assert!(matches!(world.act(), Act::Exchange(_)));
+    // It failed a second ago, and no two attempts are within five.
+    assert_waits(&world, 4);
+}
+
+#[rstest]
+#[case::of_little(8, 2)]
+#[case::next_to_nothing(1, 1)]
+fn what_passes_over_back_off_waits_no_longer_than_back_off_does(#[case] seconds: i64, #[case] wait: i64) {
+    let world = left(seconds).with(|w| w.fail(Reason::AuthorizationRequired, 0, 1));
+    assert_waits(&world.with(World::request), wait);
 }
 
 #[test]

@@ -59,7 +59,8 @@ const CHANGES: &[Change] = &[
     |w| if_credential(w, |w| w.credential().record.account = None),
     |w| {
         if_credential(w, |w| {
-            w.credential().record.rejected_seed_digest = Some("digest-of-another-seed".into());
+            w.credential().record.rejected_seed =
+                Some(w.rejected("digest-of-another-seed", Reason::InvalidConfiguration, 60));
         });
     },
     // The spec's CEL rules keep an account away from an app; the plan would not mind.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::world::{CHAIN, World, after, exchange, now, unchanged};
 use crate::api::Reason;
-use crate::observed::{CredentialState, Device, RejectedLogin, SeedState};
+use crate::observed::{CredentialState, Device, SeedState};
 use crate::plan::{Act, Plan, Source, Why};
 
 const LOGIN: &str = "digest-of-the-login";
@@ -113,7 +113,7 @@ fn what_the_provider_said_of_the_sign_in_is_told() {
 
 #[rstest]
 #[case::while_one_waits(with_code(unsigned(), 900))]
-#[case::of_a_chain_that_was_refused(signed_in().with(|w| w.fail(Reason::AuthorizationRequired, 0, 1)))]
+#[case::of_a_chain_that_was_refused(signed_in().with(|w| w.fail(Reason::AuthorizationRequired, 5, 1)))]
 fn a_request_brings_a_new_code(#[case] world: World) {
     assert_eq!(world.with(World::request).act(), START);
 }
@@ -170,8 +170,7 @@ fn with_login(mut world: World) -> World {
 #[case::though_a_chain_goes_on(signed_in())]
 #[case::before_a_seed(World::fresh())]
 #[case::though_the_chain_was_refused(World::delegated().with(|w| {
-    w.fail(Reason::AuthorizationRequired, 0, 1);
-    w.observed.inputs = "with the login".into();
+    w.fail(Reason::AuthorizationRequired, 5, 1);
 }))]
 fn a_login_goes_first(#[case] world: World) {
     assert_eq!(with_login(world).act(), exchange(Why::NewSeed, Source::Login));
@@ -181,9 +180,7 @@ fn a_login_goes_first(#[case] world: World) {
 #[case::adopted(|w: &mut World| w.credential().record.seed_digests.push(LOGIN.into()), None)]
 #[case::it_is_what_is_kept(|w: &mut World| w.observed.login = SeedState::Found { digest: CHAIN.into() }, None)]
 #[case::refused(|w: &mut World| {
-    let message = "it is for another account".to_owned();
-    let rejected = RejectedLogin { digest: LOGIN.into(), reason: Reason::WrongAccount, message };
-    w.credential().record.rejected_login = Some(rejected);
+    w.credential().record.rejected_login = Some(w.rejected(LOGIN, Reason::WrongAccount, 60));
 }, Some(Reason::WrongAccount))]
 #[case::damaged(|w: &mut World| w.observed.login = SeedState::Malformed("it is a poem".into()),
     Some(Reason::InvalidConfiguration))]

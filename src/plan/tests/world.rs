@@ -11,10 +11,11 @@ use crate::api::{GraphTokenStatus, Reason, Time};
 use crate::desired::{Desired, Guards};
 use crate::observed::{
     ChainClient, Credential, CredentialState, Identity, Meta, Observed, Pending, ProofState, Published,
-    Record, SeedState, StoredToken, TargetState, TargetView, TokenFacts, labels, target,
+    Record, RejectedSignIn, SeedState, StoredToken, TargetState, TargetView, TokenFacts, labels, target,
 };
 use crate::plan::probe::{noted, trial};
-use crate::plan::{Act, Exchange, Plan, Source, Why, plan};
+use crate::plan::sign_in::new_sign_in;
+use crate::plan::{Act, Exchange, Plan, Source, Why, made_with, plan};
 use crate::target_shape::{extras, target_annotations, target_labels};
 use crate::verdict::Verdict;
 
@@ -235,10 +236,17 @@ impl World {
         view
     }
 
-    /// The last of so many attempts failed so many seconds ago.
+    /// The last of so many attempts failed so many seconds ago: of the new sign-in, if there is one.
     pub(crate) fn fail(&mut self, reason: Reason, ago: i64, failures: u32) {
+        let source = new_sign_in(&self.desired(), &self.observed, self.observed.credential());
+        self.fail_with(source.unwrap_or(Source::Chain), reason, ago, failures);
+    }
+
+    /// The same, with this one.
+    pub(crate) fn fail_with(&mut self, source: Source, reason: Reason, ago: i64, failures: u32) {
+        let inputs = made_with(&self.observed, source);
         let failure = json!({
-            "time": Time::from(after(-ago)), "reason": reason, "message": "it failed", "inputs": self.observed.inputs,
+            "time": Time::from(after(-ago)), "reason": reason, "message": "it failed", "inputs": inputs,
         });
         self.observed.status.last_failure = Some(serde_json::from_value(failure).unwrap());
         self.observed.status.consecutive_failures = failures;
@@ -269,6 +277,17 @@ impl World {
 
     pub(crate) fn new_seed(&mut self) {
         self.observed.seed = SeedState::Found { digest: "digest-of-another-seed".into() };
+    }
+
+    /// A sign-in with this digest was rejected so many seconds ago.
+    pub(crate) fn rejected(&self, digest: &str, reason: Reason, ago: i64) -> RejectedSignIn {
+        RejectedSignIn {
+            digest: digest.into(),
+            made_with_hash: self.observed.inputs.clone(),
+            time: after(-ago),
+            reason,
+            message: "it was rejected".into(),
+        }
     }
 
     pub(crate) fn no_seed(&mut self) {

@@ -161,6 +161,17 @@ impl Control {
         })
     }
 
+    /// As [`Control::mint`], of a single-page application: the answer to whoever sends no `Origin` is `invalid_request`,
+    /// AADSTS9002327.
+    pub fn mint_of_a_single_page_app(&self) -> Result<String, Unknown> {
+        let token = self.mint()?;
+        self.with(|state| {
+            let record = state.refresh_tokens.get_mut(&digest(&token)).ok_or(Unknown::Token)?;
+            record.single_page = true;
+            Ok(token)
+        })
+    }
+
     /// Revokes one refresh token: `invalid_grant`, AADSTS50173.
     pub fn revoke_refresh_token(&self, token: &str) -> Result<(), Unknown> {
         self.revoke_refresh_token_by_digest(&digest(token))

@@ -96,6 +96,12 @@ impl Refusal {
             .with_suberror("client_mismatch")
     }
 
+    pub(crate) fn refresh_token_of_a_single_page_app() -> Self {
+        let message =
+            "A single-page application's refresh token may be redeemed by cross-origin requests only.";
+        Self::new(400, "invalid_request", 9_002_327, message)
+    }
+
     pub(crate) fn refresh_token_revoked() -> Self {
         let message = "The grant was revoked, by a changed password for instance: sign in again.";
         Self::new(400, "invalid_grant", 50_173, message).with_suberror("bad_token")

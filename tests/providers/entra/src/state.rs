@@ -57,6 +57,8 @@ pub(crate) struct RefreshToken {
     pub(crate) family: u64,
     pub(crate) last_used_ms: u64,
     pub(crate) standing: Standing,
+    /// Whether a single-page application signed in: such a token is redeemed in a browser only.
+    pub(crate) single_page: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +141,7 @@ impl State {
                 family: self.families,
                 last_used_ms: now,
                 standing: Standing::Live,
+                single_page: false,
             },
         );
     }

@@ -25,6 +25,8 @@ pub(crate) struct TokenRequest {
     pub(crate) tenant: String,
     /// The simulator's address as the client wrote it.
     pub(crate) base: String,
+    /// Whether a page in a browser sent it.
+    pub(crate) is_cross_origin: bool,
     parameters: BTreeMap<String, String>,
 }
 
@@ -94,12 +96,13 @@ impl TokenRequest {
         // Anything but a form has no parameters, and is refused for lacking them.
         let parameters =
             if is_form { form_urlencoded::parse(body).into_owned().collect() } else { BTreeMap::new() };
-        Self { tenant, base, parameters }
+        Self { tenant, base, is_cross_origin: headers.contains_key("origin"), parameters }
     }
 
     /// The same parameters, in a query.
     pub(crate) fn of_query(tenant: String, base: String, query: &str) -> Self {
-        Self { tenant, base, parameters: form_urlencoded::parse(query.as_bytes()).into_owned().collect() }
+        let parameters = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        Self { tenant, base, is_cross_origin: false, parameters }
     }
 
     /// A parameter, if it is there and not empty.

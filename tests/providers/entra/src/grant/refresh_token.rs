@@ -17,6 +17,9 @@ pub(super) fn redeem(state: &mut State, request: &TokenRequest, now: u64) -> Res
     let key = digest(request.required("refresh_token")?);
 
     let token = usable(state, &key, &client.id, now)?;
+    if token.single_page && !request.is_cross_origin {
+        return Err(Refusal::refresh_token_of_a_single_page_app());
+    }
     let user = state.user(&token.oid).cloned().ok_or_else(Refusal::refresh_token_revoked)?;
     let granted = delegated::granted(&asked, &token.scopes, &user)?;
 

@@ -172,6 +172,10 @@ async fn an_unknown_a_revoked_an_idle_and_a_foreign_token_are_told_apart() {
     let answer = refresh(&simulator, &foreign, SCOPE).await;
     assert_eq!(answer.refusal(), refused(400, "invalid_grant", 700_007));
 
+    let page = simulator.mint_of_a_single_page_app().unwrap();
+    let answer = refresh(&simulator, &page, SCOPE).await;
+    assert_eq!(answer.refusal(), refused(400, "invalid_request", 9_002_327));
+
     let idle = simulator.mint().unwrap();
     simulator.clock().advance(90 * DAY);
     let answer = refresh(&simulator, &idle, SCOPE).await;
