@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use entra_simulator::{CLIENT_ID, Config, Journal, Rotation, Simulator, User, digest};
+use entra_simulator::{CLIENT_ID, Client, Config, Journal, Rotation, Simulator, User, digest};
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::DeleteParams;
 use kube::runtime::wait::{await_condition, conditions};
@@ -15,6 +15,7 @@ use crate::harness::{Gt, Issuer, Options, World, delegated};
 
 const LOGIN: &str = "mail-graphtoken-login";
 const GUEST: &str = "guest@contoso.com";
+const ANOTHER_CLIENT: &str = "99999999-2222-3333-4444-555555555555";
 
 async fn strict(world: &World) -> Simulator {
     world.entra(Config { rotation: Rotation::Strict, ..Config::default() }).await
@@ -116,6 +117,29 @@ async fn another_account_is_refused_and_the_chain_goes_on() {
         world.secrets().delete(LOGIN, &DeleteParams::default()).await.unwrap();
         world.until("mail", "well again", |gt| gt.ready() && gt.condition("Stalled").is_none()).await;
         assert!(world.data(&credential("mail")).await.contains_key("refresh_token"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_of_another_client_is_refused_and_the_chain_goes_on() {
+    World::run("login-client", async |world| {
+        let clients = vec![Client::public(CLIENT_ID), Client::public(ANOTHER_CLIENT)];
+        let config = Config { clients, rotation: Rotation::Strict, ..Config::default() };
+        let entra = world.entra(config).await;
+        world.operator(Options::default()).await;
+        world.seed("seed", &entra.mint().unwrap()).await;
+        world.create(&delegated("mail", &Issuer::entra(&entra, CLIENT_ID), "seed")).await;
+        world.until("mail", "ready", Gt::ready).await;
+
+        let foreign = entra.mint_refresh_token(None, Some(ANOTHER_CLIENT), &[]).unwrap();
+        log_in(world, &foreign).await;
+        let refused = |gt: &Gt| gt.condition("Stalled") == Some(("True", "InvalidConfiguration"));
+        let gt = world.until("mail", "refused for its client", refused).await;
+        assert!(gt.ready());
+        world.request_refresh("mail", "now").await;
+        world.until("mail", "refreshed", |gt| gt.refresh_count() == 2).await;
+        assert_eq!(sent(&entra.journal(), &foreign), 1);
     })
     .await;
 }

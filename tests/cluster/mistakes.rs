@@ -3,12 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::time::Duration;
 
 use entra_simulator::{Action, CLIENT_ID, Client, Config, Fault, Simulator};
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use tokio::time::interval;
 
 use crate::harness::{Gt, Issuer, Options, World, app_only, delegated, objects::secret_ref};
 
@@ -114,8 +116,18 @@ async fn a_wrong_client_secret_says_so_and_the_right_one_is_seen_at_once() {
         assert_eq!(*gt.status("/lastFailure/error"), json!("invalid_client"));
         assert_eq!(*gt.status("/lastFailure/codes"), json!([7_000_215]));
         assert!(gt.status("/lastFailure/correlationId").is_string());
+
+        // A controller that touches its labels makes it be read again, and nothing be sent again.
+        let (sent, mark) = (entra.journal().token.len(), world.audit.mark());
+        let touched = json!({"metadata": {"labels": {"touched": "yes"}}});
+        world.secrets().patch("proof", &PatchParams::default(), &Patch::Merge(&touched)).await.unwrap();
+        let mut again = interval(Duration::from_millis(50));
+        while world.audit.since(mark, &world.namespace).reads().is_empty() {
+            again.tick().await;
+        }
         put(world, "proof", "client-secret", b"right-secret\n").await;
         heals(world, "app").await;
+        assert_eq!(entra.journal().token.len(), sent + 1);
 
         // A client that the tenant does not know.
         world

@@ -1,19 +1,26 @@
 //! What becomes of seeds and sign-ins: adopted once, kept out when bad, outlived by the sign-in they began.
 
-use entra_simulator::{CLIENT_ID, Config, Journal, Outcome, Rotation, digest};
+use std::time::Duration;
+
+use entra_simulator::{CLIENT_ID, Client, Config, Journal, Outcome, Rotation, Simulator, User, digest};
 use k8s_openapi::api::core::v1::Event;
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::runtime::wait::{await_condition, conditions};
 use serde_json::json;
+use tokio::time::{Instant, interval};
 
 use crate::harness::objects::credential;
 use crate::harness::{Gt, Issuer, Options, World, delegated};
 
 async fn replace_seed(world: &World, refresh_token: &str) {
+    put_into(world, "seed", refresh_token).await;
+}
+
+async fn put_into(world: &World, secret: &str, refresh_token: &str) {
     world.confidential.note("a new seed", refresh_token);
     let patch = json!({"stringData": {"token": refresh_token}});
-    world.secrets().patch("seed", &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
+    world.secrets().patch(secret, &PatchParams::default(), &Patch::Merge(&patch)).await.unwrap();
 }
 
 fn sent(journal: &Journal, refresh_token: &str) -> usize {
@@ -32,10 +39,13 @@ async fn refreshed(world: &World, name: &str, value: &str) -> Gt {
         .await
 }
 
-async fn event(world: &World, reason: &str) -> Option<Event> {
+async fn events(world: &World) -> Vec<Event> {
     let events: Api<Event> = Api::namespaced(world.cluster.client.clone(), &world.namespace);
-    let found = events.list(&ListParams::default()).await.unwrap().items;
-    found.into_iter().find(|event| event.reason.as_deref() == Some(reason))
+    events.list(&ListParams::default()).await.unwrap().items
+}
+
+async fn event(world: &World, reason: &str) -> Option<Event> {
+    events(world).await.into_iter().find(|event| event.reason.as_deref() == Some(reason))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -182,6 +192,95 @@ async fn two_graphtokens_on_one_seed_are_allowed_and_warned_about() {
         }
         let note = event(world, "SeedShared").await.expect("a warning").message.unwrap();
         assert!(note.contains("one"), "{note}");
+    })
+    .await;
+}
+
+const ANOTHER_CLIENT: &str = "99999999-2222-3333-4444-555555555555";
+const GUEST: &str = "guest@contoso.com";
+const GUEST_OID: &str = "0000eeee-aaaa-2222-bbbb-3333cccc4444";
+const LIFE: Duration = Duration::from_secs(20);
+
+/// A name, what is put into the seed in place of what works, and what the event says of it.
+type Bad = (&'static str, fn(&Simulator) -> String, &'static str);
+
+const BAD: [Bad; 4] = [
+    (
+        "another-client",
+        |entra| entra.mint_refresh_token(None, Some(ANOTHER_CLIENT), &[]).unwrap(),
+        "client_mismatch",
+    ),
+    ("single-page-app", |entra| entra.mint_of_a_single_page_app().unwrap(), "AADSTS9002327"),
+    ("malformed", |_| "this is no refresh token".to_owned(), "spaces"),
+    (
+        "another-account",
+        |entra| entra.mint_refresh_token(Some(GUEST), None, &[]).unwrap(),
+        "for another account",
+    ),
+];
+
+/// Watches what pods have for two lives of a token: it is good at any time.
+async fn pods_hold_good_tokens(world: &World, entra: &Simulator) {
+    let end = Instant::now() + 2 * LIFE + Duration::from_secs(2);
+    let mut again = interval(Duration::from_millis(500));
+    while Instant::now() < end {
+        again.tick().await;
+        for (name, ..) in BAD {
+            let token = world.data(name).await["token"].clone();
+            assert!(entra.is_active(&token), "{name}: {:?}", world.graphtoken(name).await);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_seed_of_any_kind_is_told_of_and_the_kept_sign_in_goes_on() {
+    World::run("seeds-bad", async |world| {
+        let clients = vec![Client::public(CLIENT_ID), Client::public(ANOTHER_CLIENT)];
+        let entra = world.entra(Config { clients, token_lifetime: LIFE, ..Config::default() }).await;
+        entra.put_user(User::new(GUEST_OID, GUEST));
+        world.operator(Options::default()).await;
+        for (name, ..) in BAD {
+            world.seed(&format!("seed-{name}"), &entra.mint().unwrap()).await;
+            world.create(&delegated(name, &Issuer::entra(&entra, CLIENT_ID), &format!("seed-{name}"))).await;
+        }
+        for (name, ..) in BAD {
+            world.until(name, "Ready", Gt::ready).await;
+        }
+        let bad = BAD.map(|(_, seed, _)| seed(&entra));
+        for ((name, ..), seed) in BAD.iter().zip(&bad) {
+            put_into(world, &format!("seed-{name}"), seed).await;
+        }
+        pods_hold_good_tokens(world, &entra).await;
+
+        let told = events(world).await;
+        for ((name, _, why), seed) in BAD.iter().zip(&bad) {
+            let of = |event: &&Event| {
+                event.involved_object.name.as_deref() == Some(*name)
+                    && event.reason.as_deref() == Some("SeedRejected")
+            };
+            let note = told.iter().find(of).and_then(|event| event.message.clone()).unwrap_or_default();
+            assert!(note.contains(why), "{name}: {note:?}");
+            assert!(!note.contains(seed.as_str()));
+            let gt = refreshed(world, name, "beside a bad seed").await;
+            assert_eq!(gt.condition("Refreshed"), Some(("True", "Succeeded")), "{name}");
+            assert_eq!(gt.condition("Stalled"), None, "{name}");
+            assert_eq!(sent(&entra.journal(), seed), usize::from(*name != "malformed"), "{name}");
+        }
+
+        // A controller that touches its labels makes nothing be sent again.
+        let touched = json!({"metadata": {"labels": {"touched": "yes"}}});
+        let touched = Patch::Merge(&touched);
+        world.secrets().patch("seed-another-client", &PatchParams::default(), &touched).await.unwrap();
+        refreshed(world, "another-client", "after its seed was touched").await;
+        assert_eq!(sent(&entra.journal(), &bad[0]), 1);
+
+        // With another spec it is worth another try.
+        let account = json!({"spec": {"account": GUEST_OID}});
+        let account = Patch::Merge(&account);
+        world.graphtokens().patch("another-account", &PatchParams::default(), &account).await.unwrap();
+        entra.journal_until(|journal| sent(journal, &bad[3]) == 2).await;
+        let guest = |gt: &Gt| gt.ready() && *gt.status("/account/objectId") == json!(GUEST_OID);
+        world.until("another-account", "signed in as the guest", guest).await;
     })
     .await;
 }

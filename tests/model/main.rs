@@ -120,6 +120,14 @@ fn a_strict_provider_s_sign_in_is_lost_only_with_an_excuse(#[case] world: World,
 }
 
 #[rstest]
+#[case::at_a_lenient_provider(world(Lenient, 3).prompt())]
+#[case::where_reuse_revokes(world(Revoking, 3).prompt())]
+fn a_seed_of_another_client_leaves_the_kept_sign_in_as_it_was(#[case] world: World) {
+    let shows = ["a seed of another client is rejected", "a first refresh", "a second refresh"];
+    check("foreign seed", &world.with(|b| b.foreign_seeds = 1), &shows, &[SENT_TWICE]);
+}
+
+#[rstest]
 #[case::any_pause(world(Lenient, 3), &["a second refresh", "settle: drop", "settle: write"])]
 #[case::a_crash(world(Lenient, 2).with(|b| b.crashes = 1), &["killed while holding"])]
 #[case::a_loss(world(Lenient, 2).with(|b| b.losses = 1), &["settle: done", "settle: drop", "settle: write"])]

@@ -92,6 +92,8 @@ impl From<Source> for SentFrom {
 pub enum Answer {
     Issued(Token),
     InvalidGrant,
+    /// As `client_mismatch`: no new try helps, and nothing of it was used.
+    InvalidConfiguration,
 }
 
 /// How far a new refresh token is from the store.
@@ -185,6 +187,8 @@ pub struct Provider {
     pub used: u16,
     /// Families that were revoked.
     pub revoked: u8,
+    /// Families of another client.
+    pub foreign: u8,
     /// A request that its sender gave up and that may still arrive.
     pub stray: Option<Token>,
 }
@@ -206,6 +210,8 @@ pub struct Budget {
     pub new_starts: u8,
     /// New sign-ins put into the seed Secret.
     pub seeds: u8,
+    /// Sign-ins of another client put there.
+    pub foreign_seeds: u8,
 }
 
 /// Everything.

@@ -24,8 +24,11 @@ impl World {
                 }
             }),
             Step::Sent(exchange, _) => {
-                nexts.add(Action::ProviderAnswers(i), |state, _| {
+                nexts.add(Action::ProviderAnswers(i), |state, notes| {
                     let answer = self.answer(&mut state.provider, exchange.token);
+                    if answer == Answer::InvalidConfiguration {
+                        notes.notes.push("a seed of another client is rejected");
+                    }
                     receive(state, i, exchange, answer);
                 });
                 if lossy {
@@ -108,6 +111,10 @@ impl World {
         if self.strictness == Strictness::Lenient {
             return;
         }
+        // Of what is another client's nothing is spent.
+        if state.provider.foreign & 1 << exchange.token.family != 0 {
+            return;
+        }
         if state.sent & exchange.token.bit() != 0 {
             notes.notes.push("a refresh token was sent twice");
             if !state.excused {
@@ -187,6 +194,7 @@ fn receive(state: &mut State, i: u8, exchange: Exchange, answer: Answer) {
     replica(state, i).step = match answer {
         Answer::Issued(token) => Step::Holding(exchange, token, Settling::Commit, 0),
         Answer::InvalidGrant if exchange.again => Step::Ending(exchange),
+        Answer::InvalidConfiguration => Step::Ending(exchange),
         Answer::InvalidGrant => Step::Refused(exchange, 0),
     };
     if answer == Answer::InvalidGrant {

@@ -64,6 +64,7 @@ pub enum Action {
     HandOver(u8),
     StartAnew,
     NewSeed,
+    ForeignSeed,
 }
 
 pub type Move = Next<State, Action>;
@@ -118,7 +119,13 @@ impl Model for World {
             credential: (!self.fresh).then_some(credential),
             stray: None,
             seed,
-            provider: Provider { issued: 2, used: u16::from(!self.fresh), revoked: 0, stray: None },
+            provider: Provider {
+                issued: 2,
+                used: u16::from(!self.fresh),
+                revoked: 0,
+                foreign: 0,
+                stray: None,
+            },
             sent: 0,
             replicas: [Replica::NEW; 2],
             budget: self.budget,
@@ -161,12 +168,18 @@ impl Model for World {
 impl World {
     /// Whether the provider accepts a refresh token.
     pub fn accepts(&self, provider: Provider, token: Token) -> bool {
+        if provider.foreign & 1 << token.family != 0 {
+            return false;
+        }
         self.strictness == Strictness::Lenient
             || (provider.used & token.bit() == 0 && provider.revoked & 1 << token.family == 0)
     }
 
     /// The provider's answer to a refresh token.
     pub fn answer(&self, provider: &mut Provider, token: Token) -> Answer {
+        if provider.foreign & 1 << token.family != 0 {
+            return Answer::InvalidConfiguration;
+        }
         if !self.accepts(*provider, token) {
             if self.strictness == Strictness::Revoking {
                 provider.revoked |= 1 << token.family;
@@ -242,7 +255,7 @@ impl World {
     }
 
     fn people(nexts: &mut Nexts) {
-        let Budget { lease_edits, new_starts, seeds, .. } = nexts.from.budget;
+        let Budget { lease_edits, new_starts, seeds, foreign_seeds, .. } = nexts.from.budget;
         if lease_edits > 0 && nexts.from.lease.is_some() {
             nexts.add(Action::LeaseHolderRemoved, |state, _| {
                 state.budget.lease_edits -= 1;
@@ -266,6 +279,13 @@ impl World {
             nexts.add(Action::NewSeed, |state, _| {
                 state.budget.seeds -= 1;
                 sign_in_anew(state);
+            });
+        }
+        if foreign_seeds > 0 {
+            nexts.add(Action::ForeignSeed, |state, _| {
+                state.budget.foreign_seeds -= 1;
+                sign_in_anew(state);
+                state.provider.foreign |= 1 << state.seed.family;
             });
         }
     }
