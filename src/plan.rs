@@ -18,7 +18,7 @@ mod silence;
 mod timing;
 
 use sign_in::{failed_last, login_problem, new_or_kept, new_sign_in};
-pub use sign_in::{keeps_a_sign_in, made_with, was_adopted};
+pub use sign_in::{keeps_a_sign_in, made_with, seed_problem, was_adopted};
 use timing::{dies_soon_from, earliest, gate, jitter, publish_gate};
 pub use timing::{due, policy_warning, refresh_token_warning, renew_before_is_too_long};
 pub(crate) use timing::{is_ahead, plus};

@@ -106,3 +106,22 @@ pub(super) fn login_problem(observed: &Observed) -> Option<Problem> {
         SeedState::Unneeded | SeedState::Missing(_) => None,
     }
 }
+
+/// What is wrong with a seed beside a sign-in that is kept, and, if it was rejected, the digest of its refresh token. No condition
+/// speaks of it. It comes from the record, so that a process that was killed right after a rejection takes no report along.
+pub fn seed_problem(desired: &Desired, observed: &Observed) -> Option<(Option<String>, String)> {
+    let kept = observed.credential().filter(|c| chain_is_usable(desired, c));
+    kept?;
+    match &observed.seed {
+        SeedState::Malformed(why) => {
+            Some((None, format!("the seed cannot be used, and the sign-in that is kept goes on: {why}")))
+        }
+        SeedState::Found { digest } => {
+            let rejected = rejection(observed, kept, digest).filter(|_| !was_adopted(digest, kept))?;
+            let why = &rejected.message;
+            let note = format!("the seed was rejected, and the sign-in that is kept goes on: {why}");
+            Some((Some(digest.clone()), note))
+        }
+        SeedState::Unneeded | SeedState::Missing(_) => None,
+    }
+}

@@ -106,15 +106,14 @@ impl Look<'_> {
                 observed
             }
             Report::SignInRejected(failure) => {
-                let (reason, what) = match source {
-                    Source::Login => (EventReason::LoginRejected, "login"),
-                    _ => (EventReason::SeedRejected, "seed"),
-                };
-                let note = format!(
-                    "the {what} was refused, and the sign-in that is kept goes on: {}",
-                    failure.message
-                );
-                self.ctx.events.warning(&identity, reason, &note).await;
+                // Of a seed `say` tells, by what the record has.
+                if source == Source::Login {
+                    let note = format!(
+                        "the login was refused, and the sign-in that is kept goes on: {}",
+                        failure.message
+                    );
+                    self.ctx.events.warning(&identity, EventReason::LoginRejected, &note).await;
+                }
                 self.memory.read_live.credential = true;
                 observed
             }

@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::desired::{Desired, Grant};
 use crate::events::EventReason;
 use crate::observed::{Observed, SeedState};
-use crate::plan::{keeps_a_sign_in, policy_warning, refresh_token_warning};
+use crate::plan::{policy_warning, refresh_token_warning, seed_problem};
 use crate::state::{Key, Memory};
 
 /// What no condition speaks of.
@@ -22,7 +22,7 @@ pub(super) async fn say(ctx: &Context, desired: &Desired, observed: &Observed, m
         }
         Some(_) => {}
     }
-    say_of_a_malformed_seed(ctx, desired, observed, memory).await;
+    say_of_the_seed(ctx, desired, observed, memory).await;
     if let Some(note) = ctx.state.ends.notice(&Key::new(&identity.namespace, &identity.name), ctx.now()) {
         ctx.events.warning(identity, EventReason::ClientCredentialExpiring, &note).await;
     }
@@ -42,17 +42,15 @@ pub(super) async fn say(ctx: &Context, desired: &Desired, observed: &Observed, m
     }
 }
 
-/// Where a sign-in is kept, no condition speaks of a seed that cannot be used.
-async fn say_of_a_malformed_seed(ctx: &Context, desired: &Desired, observed: &Observed, memory: &mut Memory) {
+/// A seed of no use, beside a sign-in that is kept, is told of once.
+async fn say_of_the_seed(ctx: &Context, desired: &Desired, observed: &Observed, memory: &mut Memory) {
     const SAID: &str = "SeedRejected ";
-    let why = match &observed.seed {
-        SeedState::Malformed(why) if keeps_a_sign_in(desired, observed) => Some(format!("{SAID}{why}")),
-        _ => None,
-    };
-    memory.said.retain(|said| !said.starts_with(SAID) || Some(said) == why.as_ref());
-    if let Some(why) = why.filter(|why| memory.said.insert(why.clone())) {
-        let why = &why[SAID.len()..];
-        let note = format!("the seed cannot be used, and the sign-in that is kept goes on: {why}");
+    let problem = seed_problem(desired, observed);
+    let key = problem.as_ref().map(|(digest, note)| format!("{SAID}{digest:?} {note}"));
+    memory.said.retain(|said| !said.starts_with(SAID) || Some(said) == key.as_ref());
+    if let Some(((_, note), key)) = problem.zip(key)
+        && memory.said.insert(key)
+    {
         ctx.events.warning(&observed.identity, EventReason::SeedRejected, &note).await;
     }
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 use super::world::{AGE, CHAIN, LIFE, SEED, World, after, exchange, unchanged};
 use crate::api::Reason;
 use crate::observed::{Record, SeedState, inputs};
-use crate::plan::{Act, Source, Why};
+use crate::plan::{Act, Source, Why, seed_problem};
 
 const NEW: &str = "digest-of-another-seed";
 
@@ -209,4 +209,32 @@ fn a_sign_in_that_was_rejected_as_a_login_is_not_sent_as_a_seed() {
     let mut world = beside_a_new_seed();
     world.credential().record.rejected_login = Some(world.rejected(NEW, Reason::WrongAccount, 60));
     assert_eq!(world.act(), Act::Wait);
+}
+
+#[rstest]
+#[case::malformed(|w: &mut World| w.observed.seed = SeedState::Malformed("it is a poem".into()), Some("poem"))]
+#[case::rejected(|w: &mut World| {
+    w.new_seed();
+    w.credential().record.rejected_seed = Some(w.rejected(NEW, Reason::WrongAccount, 60));
+}, Some("it was rejected"))]
+#[case::rejected_with_another_spec(|w: &mut World| {
+    w.new_seed();
+    w.credential().record.rejected_seed = Some(w.rejected(NEW, Reason::WrongAccount, 60));
+    w.observed.inputs = "others".into();
+}, None)]
+#[case::without_a_kept_sign_in(|w: &mut World| {
+    w.observed.seed = SeedState::Malformed("it is a poem".into());
+    without_a_chain(w);
+}, None)]
+#[case::adopted(unchanged, None)]
+#[case::new(World::new_seed, None)]
+#[case::deleted(World::no_seed, None)]
+fn what_is_wrong_with_a_seed_beside_a_kept_sign_in_is_told(
+    #[case] seed: fn(&mut World),
+    #[case] says: Option<&str>,
+) {
+    let world = World::delegated().with(seed);
+    let note = seed_problem(&world.desired(), &world.observed).map(|(_, note)| note);
+    assert_eq!(note.is_some(), says.is_some(), "{note:?}");
+    assert!(note.unwrap_or_default().contains(says.unwrap_or_default()));
 }
