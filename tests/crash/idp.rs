@@ -77,6 +77,8 @@ pub struct Idp {
     /// What Graph was asked, when, and with which status it answered.
     pub trials: Vec<(Timestamp, String, u16)>,
     revoked: Vec<u32>,
+    /// Refresh tokens of another client.
+    foreign: HashSet<String>,
     families: u32,
     tokens: u32,
 }
@@ -96,6 +98,7 @@ impl Idp {
             refused: HashSet::new(),
             trials: Vec::new(),
             revoked: Vec::new(),
+            foreign: HashSet::new(),
             families: 0,
             tokens: 0,
         }
@@ -105,6 +108,13 @@ impl Idp {
     pub fn sign_in(&mut self) -> String {
         self.families += 1;
         self.mint(self.families)
+    }
+
+    /// A user signs in to another client.
+    pub fn sign_in_to_another_client(&mut self) -> String {
+        let token = format!("foreign-rt-{}", self.foreign.len() + 1);
+        self.foreign.insert(token.clone());
+        token
     }
 
     /// Whether a refresh token would be taken now.
@@ -194,9 +204,14 @@ impl Idp {
             Some("refresh_token") => sent.as_deref().and_then(|token| self.rotate(token)).map(Some),
             _ => None,
         };
+        let foreign = sent.as_ref().is_some_and(|sent| self.foreign.contains(sent));
         self.journal.push(Exchange { at: now, sent, issued: answer.is_some() });
         let Some(refresh_token) = answer else {
-            return (400, json!({"error": "invalid_grant", "error_codes": [70_000]}));
+            let mut body = json!({"error": "invalid_grant", "error_codes": [70_000]});
+            if foreign {
+                body["suberror"] = json!("client_mismatch");
+            }
+            return (400, body);
         };
         self.tokens += 1;
         let access_token = format!("at-{}", self.tokens);

@@ -17,6 +17,7 @@ mod pki;
 mod points;
 mod process;
 mod proofs;
+mod rejected;
 mod scenario;
 mod side_by_side;
 mod state;

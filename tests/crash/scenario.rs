@@ -27,7 +27,7 @@ pub struct Scenario {
 
 /// Long enough for a token of an hour to come due, at half of its life or a tenth of that earlier.
 const TILL_DUE: Step = Step { change: nothing, lasts: Duration::from_mins(31) };
-const QUIET: Step = Step { change: nothing, lasts: Duration::from_mins(1) };
+pub const QUIET: Step = Step { change: nothing, lasts: Duration::from_mins(1) };
 const NEW_SEED: Step = Step { change: put_new_seed, lasts: Duration::from_secs(10) };
 const TARGET_DELETED: Step = Step { change: delete_target, lasts: Duration::from_secs(10) };
 const OTHER_KEYS: Step = Step { change: ask_for_other_keys, lasts: Duration::from_secs(10) };
@@ -502,6 +502,11 @@ fn put_login(state: &mut State) {
     let login = state.idp.sign_in();
     let secret = json!({"metadata": {}, "type": "Opaque", "data": {"refresh_token": STANDARD.encode(login)}});
     state.objects.create(Kind::Secret, "mail-graphtoken-login", secret, "kubectl").expect("it is new");
+}
+
+pub fn put_foreign_seed(state: &mut State) {
+    let seed = STANDARD.encode(state.idp.sign_in_to_another_client());
+    state.objects.edit(Kind::Secret, SEED, |secret| secret["data"]["token"] = json!(seed));
 }
 
 fn put_new_seed(state: &mut State) {
