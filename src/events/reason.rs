@@ -28,7 +28,7 @@ event_reasons! {
     Refreshed,
     /// The seed was exchanged.
     SeedAdopted,
-    /// The seed was refused while a sign-in is kept.
+    /// The seed was rejected, or cannot be used, while a sign-in is kept.
     SeedRejected,
     /// Several `GraphToken`s have one seed.
     SeedShared,
