@@ -115,7 +115,7 @@ async fn assert_acts_alone(entra: &Simulator, leader: &Operator, standby: &Opera
 }
 
 /// The server takes each refresh token once, and none was refused.
-fn assert_unbroken(entra: &Simulator) {
+pub fn assert_unbroken(entra: &Simulator) {
     let journal = entra.journal();
     let mut spent = HashSet::new();
     for entry in &journal.token {

@@ -6,11 +6,8 @@ use std::time::Duration;
 
 use entra_simulator::{Action, CLIENT_ID, Config, Fault, Outcome, Rotation, Simulator, digest};
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::admissionregistration::v1::{
-    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
-};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{ResourceQuota, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{ResourceQuota, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -20,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::chaos_ledger::{Ledger, Pod};
+use crate::harness::admission::{lift, reject_commits};
 use crate::harness::objects::credential;
 use crate::harness::world::text_of;
 use crate::harness::{Gt, Issuer, Options, World, delegated};
@@ -30,7 +28,7 @@ const LEASE: &str = "--lease-duration=4s";
 const WINDOW: Duration = Duration::from_secs(6);
 pub const SERVICE_ACCOUNT: &str = "operator";
 
-async fn strict(world: &World) -> Simulator {
+pub async fn strict(world: &World) -> Simulator {
     let entra = world.entra(Config { rotation: Rotation::Strict, ..Config::default() }).await;
     world.seed("seed", &entra.mint().unwrap()).await;
     entra
@@ -55,7 +53,7 @@ where
 }
 
 /// Waits until the status says that nothing can be stored, in these words.
-async fn cannot_store(world: &World, says: &[&str]) -> Gt {
+pub async fn cannot_store(world: &World, says: &[&str]) -> Gt {
     let what = format!("StorageUnavailable, saying {says:?}");
     let unavailable = |gt: &Gt| {
         let conditions = gt.status("/conditions").as_array().cloned().unwrap_or_default();
@@ -95,7 +93,7 @@ fn assert_unbroken(entra: &Simulator, ledger: &Ledger, exchanges: usize) {
     assert_eq!(ledger.lost().len(), 0, "{:#?}", ledger.lost());
 }
 
-async fn assert_newest_is_kept(world: &World, entra: &Simulator) {
+pub async fn assert_newest_is_kept(world: &World, entra: &Simulator) {
     let kept = text_of(world.secrets().get(&credential("mail")).await.unwrap());
     let journal = entra.journal();
     let newest = journal.token.last().unwrap();
@@ -269,7 +267,7 @@ async fn a_policy_that_refuses_the_commit_costs_no_sign_in() {
         world.until("mail", "ready", Gt::ready).await;
         let pod = Pod::mount(world, "mail", &entra).await;
 
-        let policy = refuse_commits(world, Some("Forbidden")).await;
+        let policy = reject_commits(world, &[credential("mail")], Some("Forbidden")).await;
         world.request_refresh("mail", "now").await;
         let gt = cannot_store(world, &["kept in memory", "tried again", &policy, "no commits today"]).await;
         assert!(gt.ready(), "the token that pods have is still good");
@@ -296,7 +294,7 @@ async fn a_graphtoken_created_again_while_a_commit_is_refused_spends_no_token_tw
         world.create(&mail).await;
         world.until("mail", "ready", Gt::ready).await;
 
-        let policy = refuse_commits(world, None).await;
+        let policy = reject_commits(world, &[credential("mail")], None).await;
         world.request_refresh("mail", "now").await;
         // What a policy that gives no reason says may quote the object: only its name is told.
         cannot_store(world, &["kept in memory", &policy]).await;
@@ -312,47 +310,4 @@ async fn a_graphtoken_created_again_while_a_commit_is_refused_spends_no_token_tw
         assert_newest_is_kept(world, &entra).await;
     })
     .await;
-}
-
-/// Lets an exchange be announced, and refuses to have its outcome stored.
-async fn refuse_commits(world: &World, reason: Option<&str>) -> String {
-    let name = format!("refuse-commits-{}", world.namespace);
-    let policies: Api<ValidatingAdmissionPolicy> = Api::all(world.cluster.client.clone());
-    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(world.cluster.client.clone());
-    let refused = credential("mail");
-    let policy = json!({"metadata": {"name": name}, "spec": {
-        "matchConstraints": {"resourceRules": [
-            {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["secrets"]},
-        ]},
-        "validations": [{
-            "expression": format!("request.name != '{refused}' || 'pending.json' in object.data"),
-            "message": "no commits today", "reason": reason,
-        }],
-    }});
-    let binding = json!({"metadata": {"name": name}, "spec": {
-        "policyName": name, "validationActions": ["Deny"],
-        "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": world.namespace}}},
-    }});
-    policies.create(&PostParams::default(), &serde_json::from_value(policy).unwrap()).await.unwrap();
-    bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
-    let began = Instant::now();
-    while commits_are_taken(&world.secrets(), &refused).await {
-        assert!(began.elapsed() < Duration::from_mins(1), "the policy does not take effect");
-        sleep(Duration::from_millis(50)).await;
-    }
-    name
-}
-
-/// Tries, without writing.
-async fn commits_are_taken(secrets: &Api<Secret>, name: &str) -> bool {
-    let params = PatchParams { dry_run: true, ..PatchParams::default() };
-    let patch = json!({"data": {"record.json": "e30="}});
-    secrets.patch(name, &params, &Patch::Merge(&patch)).await.is_ok()
-}
-
-async fn lift(world: &World, name: &str) {
-    let policies: Api<ValidatingAdmissionPolicy> = Api::all(world.cluster.client.clone());
-    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(world.cluster.client.clone());
-    bindings.delete(name, &DeleteParams::default()).await.unwrap();
-    policies.delete(name, &DeleteParams::default()).await.unwrap();
 }

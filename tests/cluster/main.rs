@@ -50,6 +50,8 @@ mod seeds;
 mod shutdown;
 mod silence;
 mod specs;
+mod stuck_commits;
+mod stuck_providers;
 mod targets;
 mod throttling;
 mod watching;

@@ -1,10 +1,12 @@
 //! What the tests stand on: a world for each test, and the parties in it.
 
+pub mod admission;
 pub mod audit;
 pub mod cluster;
 pub mod gate;
 pub mod graph;
 pub mod leaks;
+pub mod lease;
 pub mod o365;
 pub mod objects;
 pub mod oidc;
