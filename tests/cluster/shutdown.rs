@@ -77,6 +77,45 @@ async fn the_first_exchange_of_a_seed_is_finished_too() {
     .await;
 }
 
+/// More than may be sent at once for one client.
+const DUE: usize = 16;
+/// As many as may be sent at once for one client.
+const AT_ONCE: usize = 4;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_request_begins_after_sigterm() {
+    World::run("shutdown-due", async |world| {
+        let entra = world.entra(Config { rotation: Rotation::Strict, ..Config::default() }).await;
+        let delay = Action::DelayMs(DELAY.as_millis().try_into().unwrap());
+        entra.queue_fault(Fault::token(delay).forever());
+        let names: Vec<_> = (0..DUE).map(|number| format!("mail-{number}")).collect();
+        for name in &names {
+            let seed = format!("{name}-seed");
+            world.seed(&seed, &entra.mint().unwrap()).await;
+            world.create(&delegated(name, &Issuer::entra(&entra, CLIENT_ID), &seed)).await;
+        }
+        // All are due as soon as it starts.
+        let operator = world.operator(Options::default()).await;
+        entra.journal_until(|journal| journal.token.len() == AT_ONCE).await;
+        operator.terminate();
+        assert_eq!(operator.ended().await.code(), Some(0));
+        let journal = entra.journal();
+        assert_eq!(journal.token.len(), AT_ONCE, "requests began after SIGTERM: {:#?}", journal.token);
+        assert_eq!(journal.count(Outcome::Issued), AT_ONCE, "those in flight were waited for");
+
+        // Nothing is lost, and the others are served by the next process.
+        entra.clear_faults();
+        world.operator(Options::default()).await;
+        for name in &names {
+            world.until(name, "ready", Gt::ready).await;
+        }
+        let journal = entra.journal();
+        assert_eq!(journal.count(Outcome::Issued), DUE, "{:#?}", journal.token);
+        assert_eq!(journal.count(Outcome::Refused), 0, "{:#?}", journal.token);
+    })
+    .await;
+}
+
 /// Whether the so-manieth exchange has arrived and waits for its answer.
 fn in_flight(journal: &Journal, number: usize) -> bool {
     journal.token.len() == number && journal.token[number - 1].outcome == Outcome::Unanswered
