@@ -5,6 +5,7 @@
 
 mod fairness;
 mod features;
+mod hanging_provider;
 #[path = "../cluster/harness/mod.rs"]
 #[expect(dead_code, reason = "shared with the tests that need no control plane of their own")]
 mod harness;
