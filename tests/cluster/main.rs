@@ -33,6 +33,7 @@ mod lost_secrets;
 mod memory;
 mod mistakes;
 mod odd_answers;
+mod panics;
 #[path = "../pki/mod.rs"]
 mod pki;
 mod plugin;

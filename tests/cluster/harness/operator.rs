@@ -24,6 +24,7 @@ pub struct Options {
     env: Vec<(String, String)>,
     kubeconfig: Option<PathBuf>,
     everywhere: bool,
+    panics: bool,
     lease_namespace: Option<String>,
 }
 
@@ -40,6 +41,14 @@ impl Options {
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// One of its tasks panics as soon as this file has that task's name. Builds with debug assertions only.
+    #[allow(dead_code, reason = "for the tests of supervision")]
+    #[must_use]
+    pub fn panics_by(mut self, file: &Path) -> Self {
+        self.panics = true;
+        self.env("GRAPHTOKEN_TEST_PANIC", file.to_str().unwrap())
     }
 
     /// In all namespaces: on a cluster of the test's own.
@@ -72,6 +81,7 @@ pub struct Operator {
     pid: u32,
     url: String,
     log: PathBuf,
+    panics: bool,
 }
 
 impl Operator {
@@ -105,7 +115,7 @@ impl Operator {
             assert!(began.elapsed() < START, "the operator does not listen\n{}", tail(&log));
             sleep(LOOK).await;
         };
-        let operator = Self { child: Mutex::new(child), pid, url, log };
+        let operator = Self { child: Mutex::new(child), pid, url, log, panics: options.panics };
         while !operator.ready().await {
             assert!(began.elapsed() < START, "the operator is not ready\n{}", tail(&operator.log));
             sleep(LOOK).await;
@@ -121,6 +131,11 @@ impl Operator {
     /// Where it logs, at level trace.
     pub fn log(&self) -> &Path {
         &self.log
+    }
+
+    /// Whether the test makes one of its tasks panic.
+    pub fn panics(&self) -> bool {
+        self.panics
     }
 
     /// Whether `/readyz` says yes.
