@@ -8,6 +8,8 @@ needed=(
   "cargo:rustup" "cc:build-essential" "c++:build-essential" "go:golang" "node:nodejs" "npm:npm" "python3:python3"
   "openssl:openssl" "curl:curl" "jq:jq" "shellcheck:shellcheck" "git:git" "flock:util-linux" "rclone:rclone"
 )
+# Moves the operator's clock, by a library that is preloaded.
+[[ $(uname -s) != Linux ]] || needed+=("faketime:faketime")
 
 missing=()
 for entry in "${needed[@]}"; do

@@ -55,4 +55,5 @@ mod stuck_commits;
 mod stuck_providers;
 mod targets;
 mod throttling;
+mod wall_clock;
 mod watching;

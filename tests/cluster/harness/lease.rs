@@ -37,3 +37,14 @@ pub async fn lose_and_regain(world: &World) {
     let again = await_condition(leases(world), NAME, regained);
     timeout(CHANGES_HANDS, again).await.expect("the Lease is held again").unwrap();
 }
+
+/// Waits until its holder renews the Lease.
+pub async fn await_renewal(world: &World) {
+    let before = spec(world).await.renew_time;
+    let renewed = |lease: Option<&Lease>| {
+        let spec = lease.and_then(|lease| lease.spec.as_ref());
+        spec.is_some_and(|spec| spec.renew_time != before)
+    };
+    let renewed = await_condition(leases(world), NAME, renewed);
+    timeout(CHANGES_HANDS, renewed).await.expect("the Lease is renewed").unwrap();
+}
