@@ -3,6 +3,8 @@
 
 mod plane;
 mod provider;
+#[cfg(test)]
+mod rejected;
 mod time;
 
 use std::collections::BTreeMap;
@@ -23,6 +25,7 @@ use graphtoken::state::State;
 use graphtoken::throttle::Throttle;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -100,50 +103,67 @@ async fn through(plan: Plan) -> Result<Day, Failed> {
             plane.put(&kind, number)?;
         }
     }
-    let client = plane.client();
-    let clients = Clients { watches: client.clone(), requests: client.clone() };
-    let metrics = Metrics::default();
-    let exchanger = Exchanger {
-        provider: Arc::new(Provider::new(PROVIDER_QPS, Vec::new())?),
-        client: client.clone(),
-        clock: time.clock(),
-        lease: Lease::always(),
-        lease_duration: None,
-        metrics: metrics.clone(),
-        holder: "the-day".to_owned(),
-        tasks,
-        in_use: InUse::default(),
-        throttle: Throttle::default(),
-    };
-    let stop = CancellationToken::new();
-    let term = Term {
-        clients,
-        namespaces: vec![NAMESPACE.to_owned()],
-        concurrency: CONCURRENCY,
-        client_namespace: None,
-        metrics: metrics.clone(),
-        caches: Caches::default(),
-        stop: stop.clone(),
-    };
-    let guards = Guards {
-        allowed_endpoint_hosts: vec!["127.0.0.1".to_owned()],
-        allow_http_endpoints: true,
-        ..Guards::default()
-    };
-    let work = tokio::spawn(controller::run(term, move |secrets| Context {
-        exchanger,
-        secrets,
-        clients: Arc::new(ClientCache::new(false)),
-        state: State::default(),
-        guards,
-        secret_labels: BTreeMap::new(),
-        events: Events::new(client, "the-day".to_owned()),
-    }));
+    let controller = Controller::start(&plane, &time, tasks)?;
     time.pass(Duration::from_secs(plan.lasts)).await?;
     let day = tell(&plane, &idp, time.now());
-    stop.cancel();
-    work.abort();
+    controller.end();
     Ok(day)
+}
+
+/// The operator's own controller, at work on an API server in memory.
+struct Controller {
+    stop: CancellationToken,
+    work: JoinHandle<()>,
+}
+
+impl Controller {
+    fn start(plane: &Plane, time: &Time, tasks: TaskTracker) -> Result<Self, Failed> {
+        let client = plane.client();
+        let clients = Clients { watches: client.clone(), requests: client.clone() };
+        let metrics = Metrics::default();
+        let exchanger = Exchanger {
+            provider: Arc::new(Provider::new(PROVIDER_QPS, Vec::new())?),
+            client: client.clone(),
+            clock: time.clock(),
+            lease: Lease::always(),
+            lease_duration: None,
+            metrics: metrics.clone(),
+            holder: "the-day".to_owned(),
+            tasks,
+            in_use: InUse::default(),
+            throttle: Throttle::default(),
+        };
+        let stop = CancellationToken::new();
+        let term = Term {
+            clients,
+            namespaces: vec![NAMESPACE.to_owned()],
+            concurrency: CONCURRENCY,
+            client_namespace: None,
+            metrics: metrics.clone(),
+            caches: Caches::default(),
+            stop: stop.clone(),
+        };
+        let guards = Guards {
+            allowed_endpoint_hosts: vec!["127.0.0.1".to_owned()],
+            allow_http_endpoints: true,
+            ..Guards::default()
+        };
+        let work = tokio::spawn(controller::run(term, move |secrets| Context {
+            exchanger,
+            secrets,
+            clients: Arc::new(ClientCache::new(false)),
+            state: State::default(),
+            guards,
+            secret_labels: BTreeMap::new(),
+            events: Events::new(client, "the-day".to_owned()),
+        }));
+        Ok(Self { stop, work })
+    }
+
+    fn end(self) {
+        self.stop.cancel();
+        self.work.abort();
+    }
 }
 
 fn tell(plane: &Plane, idp: &Idp, now: Timestamp) -> Day {

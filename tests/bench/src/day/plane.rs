@@ -46,6 +46,8 @@ struct State {
     log: Vec<(u64, What, Bytes)>,
     watches: Vec<(What, mpsc::UnboundedSender<Bytes>)>,
     requests: BTreeMap<String, u64>,
+    /// Whether status writes are rejected.
+    rejects: bool,
     /// When the token in each target ends, in milliseconds since the epoch.
     ends: HashMap<String, i64>,
     expired: Vec<(i64, i64)>,
@@ -79,6 +81,33 @@ impl Plane {
         Ok(())
     }
 
+    /// One `GraphToken` for which nothing is asked of a provider, ever: its status says so.
+    #[cfg(test)]
+    pub fn put_suspended(&self, kind: &Kind, number: usize) -> Result<(), Failed> {
+        let mut object = serde_json::to_value(kind.object(number)?)?;
+        object["spec"]["suspend"] = json!(true);
+        let created = self.lock().objects.create(What::GraphToken, &kind.name(number), object, "kubectl");
+        created.map(drop).map_err(|refusal| Failed::new(refusal.reason))
+    }
+
+    /// From now on status writes are rejected, or accepted again.
+    #[cfg(test)]
+    pub fn reject_statuses(&self, rejects: bool) {
+        self.lock().rejects = rejects;
+    }
+
+    /// How many status writes there were, the rejected ones among them.
+    #[cfg(test)]
+    pub fn status_writes(&self) -> u64 {
+        self.lock().requests.get("patch graphtokens/status").copied().unwrap_or_default()
+    }
+
+    /// How many `GraphToken`s have a status.
+    #[cfg(test)]
+    pub fn with_status(&self) -> usize {
+        self.lock().objects.all(What::GraphToken).filter(|object| object["status"].is_object()).count()
+    }
+
     /// A client of it.
     pub fn client(&self) -> kube::Client {
         let plane = self.clone();
@@ -100,6 +129,9 @@ impl Plane {
         *state.requests.entry(asked.describe()).or_default() += 1;
         if asked.name.is_empty() && asked.method == http::Method::GET {
             return Ok(answer(200, state.list(&asked).to_string()));
+        }
+        if state.rejects && asked.writes_status() {
+            return Ok(rejection(&asked.name));
         }
         let changes = state.objects.changes;
         let done = asked.act(&mut state.objects);
@@ -183,6 +215,23 @@ impl State {
             self.expired.extend(former.filter(|former| *former < now).map(|former| (former, now)));
         }
     }
+}
+
+/// By an admission policy, or for every second object by the schema of another version's CRD: neither is by a name in the answer.
+fn rejection(name: &str) -> Response<AnswerBody> {
+    let by_schema = name.ends_with(['1', '3', '5', '7', '9']);
+    let (code, reason) = if by_schema { (422, "Invalid") } else { (403, "Forbidden") };
+    let causes = json!([{
+        "reason": "FieldValueNotSupported",
+        "message": "Unsupported value: \"Later\"",
+        "field": "status.conditions[0].reason",
+    }]);
+    let details = json!({"name": name, "group": "graphtoken.io", "kind": "graphtokens", "causes": causes});
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "status": "Failure", "message": reason, "reason": reason, "code": code,
+        "details": if by_schema { details } else { json!({}) },
+    });
+    answer(code, status.to_string())
 }
 
 fn answer(code: u16, body: String) -> Response<AnswerBody> {

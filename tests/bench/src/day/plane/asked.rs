@@ -57,6 +57,11 @@ impl Asked {
         })
     }
 
+    /// Whether this is a write of the status subresource.
+    pub fn writes_status(&self) -> bool {
+        self.status && self.method == Method::PATCH
+    }
+
     pub fn act(&self, objects: &mut Objects) -> Result<Value, Refusal> {
         let (what, name) = (self.what, self.name.as_str());
         match self.method {
