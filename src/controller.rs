@@ -80,9 +80,9 @@ fn sample(object: &GraphToken, clients: Option<&ClientCache>) -> ObjectSample {
         .conditions
         .iter()
         .map(|c| ConditionSample {
-            kind: c.type_.as_str(),
+            kind: c.type_.label(),
             status: c.status.as_str(),
-            reason: c.reason.as_str(),
+            reason: c.reason.label(),
         })
         .collect();
     ObjectSample {

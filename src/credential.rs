@@ -277,7 +277,7 @@ mod tests {
     }
 
     fn signed_in(second: i64, record: Record) -> Record {
-        let signed_in = SignedIn { time: at(second), source: SignInSource::Seed };
+        let signed_in = SignedIn { time: at(second), source: SignInSource::Seed.into() };
         Record { signed_in: Some(signed_in), ..record }
     }
 

@@ -5,7 +5,7 @@ use kube::Resource as _;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 
 use crate::api::names::MANAGER;
-use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason};
+use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Open, Reason};
 use crate::observed::Identity;
 
 mod reason;
@@ -82,35 +82,34 @@ fn bounded(note: &str) -> String {
 }
 
 /// The events that lead from one status to another: one for each reason that is new.
-fn changes<'a>(
-    before: &GraphTokenStatus,
-    after: &'a GraphTokenStatus,
-) -> Vec<(EventType, &'static str, &'a str)> {
-    let reason = |status: &GraphTokenStatus, type_| status.condition(type_).map(|c| c.reason);
-    let codes = |status: &GraphTokenStatus, reason| {
-        status.last_failure.as_ref().filter(|f| f.reason == reason).map(|f| f.codes.clone())
+fn changes<'a>(before: &GraphTokenStatus, after: &'a GraphTokenStatus) -> Vec<(EventType, &'a str, &'a str)> {
+    let reason = |status: &GraphTokenStatus, type_| status.condition(type_).map(|c| c.reason.clone());
+    let codes = |status: &GraphTokenStatus, reason: &Open<Reason>| {
+        status.last_failure.as_ref().filter(|f| f.reason == *reason).map(|f| f.codes.clone())
     };
-    let mut events: Vec<(EventType, &'static str, &str)> = Vec::new();
+    let mut events: Vec<(EventType, &str, &str)> = Vec::new();
     let types =
         [ConditionType::Stalled, ConditionType::Refreshed, ConditionType::Ready, ConditionType::Verified];
     for type_ in types {
         let Some(now) = after.condition(type_) else { continue };
-        let same_codes = codes(before, now.reason) == codes(after, now.reason);
-        if reason(before, type_) == Some(now.reason) && same_codes {
+        let same_codes = codes(before, &now.reason) == codes(after, &now.reason);
+        if reason(before, type_).as_ref() == Some(&now.reason) && same_codes {
             continue;
         }
-        let event = match now.reason {
+        let event = match now.reason.known() {
             _ if type_ == ConditionType::Verified => match verified(before, now) {
                 Some(event) => event,
                 None => continue,
             },
-            Reason::Succeeded if reason(before, type_).is_none() => continue,
-            Reason::Succeeded => (EventType::Normal, EventReason::Refreshed.as_str(), now.message.as_str()),
-            ok @ (Reason::TokenValid | Reason::Suspended) => {
+            Some(Reason::Succeeded) if reason(before, type_).is_none() => continue,
+            Some(Reason::Succeeded) => {
+                (EventType::Normal, EventReason::Refreshed.as_str(), now.message.as_str())
+            }
+            Some(ok @ (Reason::TokenValid | Reason::Suspended)) => {
                 (EventType::Normal, ok.as_str(), now.message.as_str())
             }
-            Reason::TokenPending => continue,
-            bad => (EventType::Warning, bad.as_str(), now.message.as_str()),
+            Some(Reason::TokenPending) => continue,
+            _ => (EventType::Warning, now.reason.as_str(), now.message.as_str()),
         };
         if !events.iter().any(|(_, said, _)| *said == event.1) {
             events.push(event);
@@ -121,7 +120,7 @@ fn changes<'a>(
 }
 
 /// Trials are routine, and that one told nothing is no news.
-fn verified<'a>(before: &GraphTokenStatus, now: &'a Condition) -> Option<(EventType, &'static str, &'a str)> {
+fn verified<'a>(before: &GraphTokenStatus, now: &'a Condition) -> Option<(EventType, &'a str, &'a str)> {
     let was = before.condition(ConditionType::Verified).map(|c| c.status);
     let severity = match now.status {
         ConditionStatus::False => EventType::Warning,
@@ -135,7 +134,7 @@ fn verified<'a>(before: &GraphTokenStatus, now: &'a Condition) -> Option<(EventT
 fn permission_missing<'a>(
     before: &GraphTokenStatus,
     after: &'a GraphTokenStatus,
-) -> Option<(EventType, &'static str, &'a str)> {
+) -> Option<(EventType, &'a str, &'a str)> {
     let lacks = |status: &'a GraphTokenStatus| {
         let condition = status.condition(ConditionType::Verified)?;
         let message = status.last_probe.as_ref().map(|last| last.message.as_str())?;
@@ -176,10 +175,10 @@ pub(crate) mod tests {
     }
 
     /// Severity and reason of each event.
-    pub(crate) fn said(
+    pub(crate) fn said<'a>(
         before: &GraphTokenStatus,
-        after: &GraphTokenStatus,
-    ) -> Vec<(&'static str, &'static str)> {
+        after: &'a GraphTokenStatus,
+    ) -> Vec<(&'static str, &'a str)> {
         let severity = |type_| match type_ {
             EventType::Normal => "Normal",
             EventType::Warning => "Warning",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::Reason;
+use crate::api::{Open, Reason};
 use crate::desired::{Desired, Grant};
 use crate::observed::{
     ChainClient, Credential, CredentialState, Observed, ProofState, SeedState, TargetState, TokenFacts,
@@ -92,7 +92,7 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The reason in the conditions.
-    pub reason: Reason,
+    pub reason: Open<Reason>,
     /// What is wrong and what to do about it.
     pub message: String,
 }
@@ -119,7 +119,10 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
 
 fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     match &observed.target {
-        TargetState::Conflict(message) => return blocked(Reason::TargetConflict, message, observed, now),
+        TargetState::Conflict(message) => {
+            let problem = Problem { reason: Reason::TargetConflict.into(), message: message.clone() };
+            return blocked(problem, observed, now);
+        }
         TargetState::Deleting => return waiting(None, observed, now),
         TargetState::Absent | TargetState::Ours(_) => {}
     }
@@ -129,7 +132,7 @@ fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
         let layout = &desired.target.layout;
         let unrenderable = observed.unrenderable.as_ref();
         if let Some(known) = unrenderable.filter(|u| u.attempt == token.attempt && u.layout == *layout) {
-            return blocked(Reason::InvalidConfiguration, &known.message, observed, now);
+            return blocked(invalid(known.message.clone()), observed, now);
         }
         let at = publish_gate(observed, now).unwrap_or(now);
         let act = if at <= now { Act::Publish } else { Act::Wait };
@@ -138,7 +141,7 @@ fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     match want(desired, observed, now) {
         Want::Nothing => waiting(None, observed, now),
         Want::Later(at) => waiting(Some(at), observed, now),
-        Want::Blocked(problem) => blocked(problem.reason, &problem.message, observed, now),
+        Want::Blocked(problem) => blocked(problem, observed, now),
         Want::Poll { at, until, problem } => {
             let at = gate(desired, observed, Source::DevicePoll, now).map_or(at, |gate| gate.max(at));
             let at = silence::held_up(desired, observed, at).map_or(at, |(held, _)| held);
@@ -173,14 +176,13 @@ fn waiting(at: Option<Timestamp>, observed: &Observed, now: Timestamp) -> Plan {
     Plan { act: Act::Wait, look_at, next_exchange: None, problem: None }
 }
 
-fn blocked(reason: Reason, message: &str, observed: &Observed, now: Timestamp) -> Plan {
-    let problem = Some(Problem { reason, message: message.to_owned() });
+fn blocked(problem: Problem, observed: &Observed, now: Timestamp) -> Plan {
     let hourly = plus(now, HOURLY);
     let at = match &observed.proof {
         ProofState::NotYet { from, .. } if *from > now => hourly.min(*from),
         _ => hourly,
     };
-    Plan { problem, ..waiting(Some(at), observed, now) }
+    Plan { problem: Some(problem), ..waiting(Some(at), observed, now) }
 }
 
 /// The newest token for this spec that is at hand, unexpired.
@@ -340,7 +342,7 @@ fn no_chain(desired: &Desired, observed: &Observed, credential: Option<&Credenti
     match &observed.seed {
         SeedState::Missing(message) | SeedState::Malformed(message) => invalid(message.clone()),
         _ if credential.is_some_and(|c| c.refresh_token_digest.is_some()) => Problem {
-            reason: Reason::AuthorizationRequired,
+            reason: Reason::AuthorizationRequired.into(),
             message: format!(
                 "the sign-in that is kept was made for another tenant, client or token endpoint than {} at {}; sign in for \
                  this one and put the new refresh token into the seed Secret",
@@ -348,7 +350,7 @@ fn no_chain(desired: &Desired, observed: &Observed, credential: Option<&Credenti
             ),
         },
         _ => Problem {
-            reason: Reason::AuthorizationRequired,
+            reason: Reason::AuthorizationRequired.into(),
             message: "the seed was used up before and the sign-in that came of it is gone; sign in again and put the \
                       new refresh token into the seed Secret"
                 .to_owned(),
@@ -360,7 +362,7 @@ fn account_problem(desired: &Desired, credential: &Credential) -> Option<Problem
     let wanted = desired.account.as_deref()?;
     let bound = credential.record.account.as_ref()?;
     (!account_matches(wanted, bound)).then(|| Problem {
-        reason: Reason::WrongAccount,
+        reason: Reason::WrongAccount.into(),
         message: "the account that is signed in is not spec.account; sign in as spec.account and put that refresh token \
                   into the seed Secret, or correct spec.account"
             .to_owned(),
@@ -375,7 +377,7 @@ pub fn account_matches(wanted: &str, account: &crate::grant::Account) -> bool {
 }
 
 fn invalid(message: String) -> Problem {
-    Problem { reason: Reason::InvalidConfiguration, message }
+    Problem { reason: Reason::InvalidConfiguration.into(), message }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::api::names::MANAGER;
 use crate::api::status::{AccountStatus, DeviceCodeStatus, LastFailure, TargetVersion};
-use crate::api::{Condition, ConditionStatus, ConditionType, GraphTokenStatus, Reason, Time};
+use crate::api::{Condition, ConditionStatus, ConditionType, GraphTokenStatus, Open, Reason, Time};
 use crate::cache::Watched;
 use crate::desired::{Client, Desired, Grant, SpecError};
 use crate::failure::Failure;
@@ -31,8 +31,24 @@ const AT_WORK: &str = "the operator is at work; nobody need act";
 struct Says<'a> {
     type_: ConditionType,
     status: ConditionStatus,
-    reason: Reason,
+    reason: Open<Reason>,
     message: Cow<'a, str>,
+}
+
+impl<'a> Says<'a> {
+    fn new(
+        type_: ConditionType,
+        status: ConditionStatus,
+        reason: impl Into<Open<Reason>>,
+        message: impl Into<Cow<'a, str>>,
+    ) -> Self {
+        Self { type_, status, reason: reason.into(), message: message.into() }
+    }
+
+    /// What a problem is said with.
+    fn of(type_: ConditionType, status: ConditionStatus, problem: &'a Problem) -> Self {
+        Self::new(type_, status, problem.reason.clone(), problem.message.as_str())
+    }
 }
 
 /// The status of a `GraphToken` whose spec parsed.
@@ -107,12 +123,8 @@ pub fn project_invalid(
         (ConditionType::Ready, ConditionStatus::False),
         (ConditionType::Refreshed, ConditionStatus::False),
     ];
-    let says = says.map(|(type_, status)| Says {
-        type_,
-        status,
-        reason: Reason::InvalidConfiguration,
-        message: message.as_str().into(),
-    });
+    let says =
+        says.map(|(type_, status)| Says::new(type_, status, Reason::InvalidConfiguration, message.as_str()));
     // Of the token nothing new is known.
     let verified = status.condition(ConditionType::Verified).cloned();
     status.conditions = stamped(says.into(), &status.conditions, identity.generation, now);
@@ -130,34 +142,28 @@ pub fn project_unknown(
 ) -> GraphTokenStatus {
     let mut status = status.clone();
     let same_spec = status.observed_generation == identity.generation;
-    let issued = [Reason::TokenValid, Reason::TokenExpired];
     let ready = status.condition(ConditionType::Ready);
-    let ready = ready.filter(|c| same_spec && issued.contains(&c.reason)).cloned();
+    let issued = |c: &&Condition| c.reason == Reason::TokenValid || c.reason == Reason::TokenExpired;
+    let ready = ready.filter(issued).filter(|_| same_spec).cloned();
     let lives = status.expires_at.is_some_and(|at| Timestamp::from(at) > now);
     status.observed_generation = identity.generation;
     status.next_refresh_time = None;
-    let says = |type_, status, reason, message| Says { type_, status, reason, message };
     let waiting = why.unwrap_or("the operator has not seen the ClusterGraphClients yet");
     let reason = if why.is_some() { Reason::StorageUnavailable } else { Reason::TokenPending };
     let mut conditions = match &ready {
         Some(ready) if lives => {
-            vec![says(ConditionType::Ready, ready.status, ready.reason, ready.message.as_str().into())]
+            vec![Says::new(ConditionType::Ready, ready.status, ready.reason.clone(), ready.message.as_str())]
         }
         Some(_) => {
-            let message = format!("the token has run out: {waiting}").into();
-            vec![says(ConditionType::Ready, ConditionStatus::False, Reason::TokenExpired, message)]
+            let message = format!("the token has run out: {waiting}");
+            vec![Says::new(ConditionType::Ready, ConditionStatus::False, Reason::TokenExpired, message)]
         }
-        None => vec![says(ConditionType::Ready, ConditionStatus::False, reason, waiting.into())],
+        None => vec![Says::new(ConditionType::Ready, ConditionStatus::False, reason, waiting)],
     };
     let refreshed = if why.is_some() { ConditionStatus::False } else { ConditionStatus::Unknown };
-    conditions.push(says(ConditionType::Refreshed, refreshed, reason, waiting.into()));
+    conditions.push(Says::new(ConditionType::Refreshed, refreshed, reason, waiting));
     if conditions.iter().any(|c| c.type_ == ConditionType::Ready && c.status != ConditionStatus::True) {
-        conditions.push(says(
-            ConditionType::Reconciling,
-            ConditionStatus::True,
-            Reason::Progressing,
-            AT_WORK.into(),
-        ));
+        conditions.push(at_work());
     }
     status.conditions = stamped(conditions, &status.conditions, identity.generation, now);
     status
@@ -192,7 +198,7 @@ pub fn with_failure(
     status.consecutive_failures = status.consecutive_failures.saturating_add(1);
     status.last_failure = Some(LastFailure {
         time: now.into(),
-        reason: failure.reason,
+        reason: failure.reason.into(),
         error: failure.error,
         suberror: failure.suberror,
         codes: failure.codes,
@@ -232,7 +238,7 @@ fn conditions(
     let failed = status
         .last_failure
         .as_ref()
-        .map(|failure| Problem { reason: failure.reason, message: failure.message.clone() });
+        .map(|failure| Problem { reason: failure.reason.clone(), message: failure.message.clone() });
     let failure = plan.problem.as_ref().or(failed.as_ref());
     let ready = ready(desired, observed, failure, now);
     let is_ready = ready.status == ConditionStatus::True;
@@ -241,24 +247,14 @@ fn conditions(
     let stalled =
         [plan.problem.as_ref(), failed.as_ref()].into_iter().flatten().find(|f| f.reason.needs_a_person());
     if let Some(failure) = stalled {
-        says.push(Says {
-            type_: ConditionType::Stalled,
-            status: ConditionStatus::True,
-            reason: failure.reason,
-            message: failure.message.as_str().into(),
-        });
+        says.push(Says::of(ConditionType::Stalled, ConditionStatus::True, failure));
     }
     says.push(ready);
     // That the target is taken says nothing of the latest exchange.
     let exchange = failure.filter(|f| f.reason != Reason::TargetConflict).or(failed.as_ref());
     says.push(refreshed(desired, status, exchange));
     if !is_ready && stalled.is_none() && !desired.suspend {
-        says.push(Says {
-            type_: ConditionType::Reconciling,
-            status: ConditionStatus::True,
-            reason: Reason::Progressing,
-            message: AT_WORK.into(),
-        });
+        says.push(at_work());
     }
     let (before, generation) = (&observed.status.conditions, observed.identity.generation);
     let mut conditions = stamped(says, before, generation, now);
@@ -270,14 +266,19 @@ fn conditions(
     conditions
 }
 
+fn at_work() -> Says<'static> {
+    Says::new(ConditionType::Reconciling, ConditionStatus::True, Reason::Progressing, AT_WORK)
+}
+
 fn ready<'a>(
     desired: &Desired,
     observed: &Observed,
     failure: Option<&'a Problem>,
     now: Timestamp,
 ) -> Says<'a> {
-    let says =
-        |status, reason, message: Cow<'a, str>| Says { type_: ConditionType::Ready, status, reason, message };
+    let says = |status, reason: Reason, message: Cow<'a, str>| {
+        Says::new(ConditionType::Ready, status, reason, message)
+    };
     // A target that is not ours serves nothing.
     let ours = observed.served().filter(|token| token.issued_for == desired.issued_for);
     match (ours, failure) {
@@ -295,9 +296,7 @@ fn ready<'a>(
                 })
                 .into(),
         ),
-        (None, Some(failure)) => {
-            says(ConditionStatus::False, failure.reason, failure.message.as_str().into())
-        }
+        (None, Some(failure)) => Says::of(ConditionType::Ready, ConditionStatus::False, failure),
         (None, None) => says(
             ConditionStatus::False,
             Reason::TokenPending,
@@ -311,12 +310,14 @@ fn ready<'a>(
 }
 
 fn refreshed<'a>(desired: &Desired, status: &GraphTokenStatus, failure: Option<&'a Problem>) -> Says<'a> {
-    let says = |status, reason, message| Says { type_: ConditionType::Refreshed, status, reason, message };
+    let says = |status, reason: Reason, message: Cow<'a, str>| {
+        Says::new(ConditionType::Refreshed, status, reason, message)
+    };
     if desired.suspend {
         return says(ConditionStatus::Unknown, Reason::Suspended, suspended(status).into());
     }
     match failure {
-        Some(failure) => says(ConditionStatus::False, failure.reason, failure.message.as_str().into()),
+        Some(failure) => Says::of(ConditionType::Refreshed, ConditionStatus::False, failure),
         None if status.last_refresh_time.is_some() => {
             says(ConditionStatus::True, Reason::Succeeded, "the latest exchange worked".into())
         }
@@ -337,7 +338,7 @@ fn stamped(says: Vec<Says<'_>>, before: &[Condition], generation: i64, now: Time
     let stamp = |says: Says<'_>| {
         let same = before.iter().find(|c| c.type_ == says.type_ && c.status == says.status);
         Condition {
-            type_: says.type_,
+            type_: says.type_.into(),
             status: says.status,
             reason: says.reason,
             message: says.message.into_owned(),

@@ -2,11 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Time;
+use super::{Open, Time, Word};
 
 /// The types of condition on a `GraphToken`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 pub enum ConditionType {
     /// A person must act. Present only when True (kstatus).
     Stalled,
@@ -34,7 +33,6 @@ pub enum ConditionStatus {
 
 /// Why a condition is as it is. The failure reasons are shared by conditions, events and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 pub enum Reason {
     /// `Ready`: the token is unexpired and was got for this spec.
     TokenValid,
@@ -105,6 +103,34 @@ impl Reason {
     }
 }
 
+impl Open<Reason> {
+    /// The same of a word that may be another version's. Of one that is not known, trying again tells.
+    pub fn needs_a_person(&self) -> bool {
+        self.known().is_some_and(Reason::needs_a_person)
+    }
+}
+
+/// The pattern of `metav1.Condition`.
+impl Word for Reason {
+    const SCHEMA: (&str, u32) = ("^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$", 1024);
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+/// The pattern of `metav1.Condition`.
+impl Word for ConditionType {
+    const SCHEMA: (&str, u32) = (
+        r"^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$",
+        316,
+    );
+
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
 impl ConditionType {
     /// The name as users see it.
     pub const fn as_str(self) -> &'static str {
@@ -134,18 +160,22 @@ impl ConditionStatus {
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What the condition is about.
+    /// What the condition is about: `Stalled`, `Ready`, `Refreshed`, `Verified`, `Reconciling`, or a type of another version.
     #[serde(rename = "type")]
-    pub type_: ConditionType,
+    pub type_: Open<ConditionType>,
     /// True, False or Unknown.
     pub status: ConditionStatus,
-    /// Why, in one word for machines.
-    pub reason: Reason,
+    /// Why, in one word for machines: `TokenValid`, `TokenPending`, `TokenExpired`, `TargetConflict`, `Succeeded`, `Suspended`,
+    /// `Accepted`, `TokenRejected`, `ProbeFailed`, `Progressing`, `AuthorizationRequired`, `WrongAccount`,
+    /// `InvalidConfiguration`, `Throttled`, `ProviderUnavailable`, `StorageUnavailable`, or a word of another version.
+    pub reason: Open<Reason>,
     /// Why, in a sentence for people, and what to do about it.
+    #[cfg_attr(feature = "operator", schemars(length(max = 32768)))]
     pub message: String,
     /// When `status` last changed.
     pub last_transition_time: Time,
     /// The generation of the spec that this speaks of.
     #[serde(default)]
+    #[cfg_attr(feature = "operator", schemars(range(min = 0)))]
     pub observed_generation: i64,
 }

@@ -4,6 +4,7 @@ pub mod client;
 pub mod condition;
 pub mod duration;
 pub mod names;
+pub mod open;
 pub mod spec;
 pub mod status;
 pub mod target;
@@ -14,6 +15,7 @@ pub use client::ClusterGraphClient;
 pub use client::ClusterGraphClientSpec;
 pub use condition::{Condition, ConditionStatus, ConditionType, Reason};
 pub use duration::GoDuration;
+pub use open::{Open, Word};
 #[cfg(feature = "operator")]
 pub use spec::GraphToken;
 pub use spec::GraphTokenSpec;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, ConditionType, Reason, Time};
+use super::{Condition, ConditionType, Open, Reason, Time, Word};
 
 /// The observed state of a `GraphToken`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,13 +97,12 @@ pub struct SignedIn {
     /// When it was made.
     pub time: Time,
     /// What brought it: `Seed` (the Secret of `spec.grant.refreshToken`), `DeviceCode` (a user entered the code), or `Login` (the
-    /// Secret `<name>-graphtoken-login`).
-    pub source: SignInSource,
+    /// Secret `<name>-graphtoken-login`), or a word of another version.
+    pub source: Open<SignInSource>,
 }
 
 /// What brought the present refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 pub enum SignInSource {
     /// The Secret named by `spec.grant.refreshToken`.
     Seed,
@@ -111,6 +110,18 @@ pub enum SignInSource {
     DeviceCode,
     /// The Secret `<name>-graphtoken-login`.
     Login,
+}
+
+impl Word for SignInSource {
+    const SCHEMA: (&str, u32) = Reason::SCHEMA;
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Seed => "Seed",
+            Self::DeviceCode => "DeviceCode",
+            Self::Login => "Login",
+        }
+    }
 }
 
 /// Who a token speaks for: ids only, never a name.
@@ -148,8 +159,8 @@ pub struct LastProbe {
     pub time: Time,
     /// Which token was tried, by the attempt that brought it: not the token.
     pub token: String,
-    /// What came of it.
-    pub reason: Reason,
+    /// What came of it, by the same word as the condition `Verified` has.
+    pub reason: Open<Reason>,
     /// What was asked for, below `/v1.0`.
     pub path: String,
     /// A digest of what was asked for, where, and with a token for which spec: a change of it is worth a new trial.
@@ -180,7 +191,7 @@ pub struct LastFailure {
     /// When it took place.
     pub time: Time,
     /// Why, by the same word as the condition `Refreshed` has.
-    pub reason: Reason,
+    pub reason: Open<Reason>,
     /// The provider's `error` (RFC 6749 section 5.2).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

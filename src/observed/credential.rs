@@ -7,12 +7,12 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::{Deserialize, Serialize};
 
 use super::Meta;
-use crate::api::Reason;
 use crate::api::names::{
     ANNOTATION_DELETE_AFTER, ANNOTATION_RETENTION, ANNOTATION_UID, KEY_DEVICE, KEY_PENDING, KEY_RECORD,
     KEY_REFRESH_TOKEN, LABEL_MANAGED_BY, LABEL_NAME, MANAGER, credential_name,
 };
 use crate::api::status::SignedIn;
+use crate::api::{Open, Reason};
 use crate::desired::Client;
 use crate::grant::{Account, device_code};
 use crate::seed;
@@ -144,7 +144,7 @@ pub struct RejectedSignIn {
     /// When.
     pub time: Timestamp,
     /// Why.
-    pub reason: Reason,
+    pub reason: Open<Reason>,
     /// The same in a sentence.
     pub message: String,
 }

@@ -37,13 +37,13 @@ pub(super) fn want(
 
 /// Whether the provider or the account bound refused the sign-in that is kept, or the latest one.
 fn refused(observed: &Observed) -> bool {
-    let reason = observed.status.last_failure.as_ref().map(|failure| failure.reason);
+    let reason = observed.status.last_failure.as_ref().and_then(|failure| failure.reason.known());
     matches!(reason, Some(Reason::AuthorizationRequired | Reason::WrongAccount))
 }
 
 fn waiting_for_a_user(device: &Device) -> Problem {
     Problem {
-        reason: Reason::AuthorizationRequired,
+        reason: Reason::AuthorizationRequired.into(),
         message: format!(
             "a user must sign in: open {} and enter the code that status.deviceCode.userCode shows, before {:.0}",
             device.verification_uri, device.expires_at
@@ -56,11 +56,11 @@ fn came_to_nothing(observed: &Observed) -> Problem {
     let failure = observed.status.last_failure.as_ref().filter(|_| refused(observed));
     failure.map_or_else(
         || Problem {
-            reason: Reason::AuthorizationRequired,
+            reason: Reason::AuthorizationRequired.into(),
             message: "the code ran out before anybody entered it: ask for a new one by a new value of the annotation \
                       graphtoken.io/requested-at, and sign in with it"
                 .to_owned(),
         },
-        |failure| Problem { reason: failure.reason, message: failure.message.clone() },
+        |failure| Problem { reason: failure.reason.clone(), message: failure.message.clone() },
     )
 }

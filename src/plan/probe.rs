@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use super::timing::doubling;
 use super::{HOURLY, at_hand, is_ahead, jitter, plus};
 use crate::api::status::LastProbe;
-use crate::api::{GraphTokenStatus, Reason, Time};
+use crate::api::{GraphTokenStatus, Open, Reason, Time};
 use crate::desired::{Desired, Probing};
 use crate::observed::{Observed, TokenFacts};
 use crate::seed::hex;
@@ -79,10 +79,10 @@ pub(super) fn due(desired: &Desired, observed: &Observed, now: Timestamp) -> Opt
         return Some(if last.reason == Reason::Throttled { pause_ends(last) } else { now });
     }
     let at = last.time.into();
-    Some(match last.reason {
-        Reason::Throttled => pause_ends(last),
-        Reason::ProviderUnavailable => plus(at, doubling(last.inconclusive, 60, HOURLY.as_secs())),
-        Reason::TokenRejected => plus(at, interval(probing).min(HOURLY)),
+    Some(match last.reason.known() {
+        Some(Reason::Throttled) => pause_ends(last),
+        Some(Reason::ProviderUnavailable) => plus(at, doubling(last.inconclusive, 60, HOURLY.as_secs())),
+        Some(Reason::TokenRejected) => plus(at, interval(probing).min(HOURLY)),
         _ => routine(probing, last, token, &observed.identity.uid),
     })
 }
@@ -141,9 +141,10 @@ pub fn noted(
 ) -> GraphTokenStatus {
     let before = status.last_probe.take();
     let reason = verdict.reason();
-    let told_nothing = |reason| matches!(reason, Reason::Throttled | Reason::ProviderUnavailable);
+    let told_nothing =
+        |reason: &Open<Reason>| *reason == Reason::Throttled || *reason == Reason::ProviderUnavailable;
     let in_a_row =
-        before.as_ref().filter(|last| told_nothing(last.reason)).map_or(0, |last| last.inconclusive);
+        before.as_ref().filter(|last| told_nothing(&last.reason)).map_or(0, |last| last.inconclusive);
     let refused_before = before.and_then(|last| last.refused_token);
     let pause = if let Verdict::Throttled(pause) = verdict { pause } else { None };
     if reason == Reason::Accepted {
@@ -152,7 +153,7 @@ pub fn noted(
     status.last_probe = Some(LastProbe {
         time: now.into(),
         token: token.attempt.clone(),
-        reason,
+        reason: reason.into(),
         message: verdict.message(&trial.path),
         path: trial.path,
         inputs: trial.inputs,
@@ -160,7 +161,7 @@ pub fn noted(
         retry_after: pause
             .and_then(|pause| SignedDuration::try_from(pause).ok())
             .map(|pause| Time::from(plus(plus(now, pause), SignedDuration::new(0, 999_999_999)))),
-        inconclusive: if told_nothing(reason) { in_a_row.saturating_add(1) } else { 0 },
+        inconclusive: if told_nothing(&reason.into()) { in_a_row.saturating_add(1) } else { 0 },
         refused_token: match reason {
             Reason::Accepted => None,
             Reason::TokenRejected => refused_before.or_else(|| Some(token.attempt.clone())),

@@ -34,7 +34,7 @@ pub(super) fn silent(
 ) -> Plan {
     let due = at <= now;
     let problem = (due && !told_itself(desired, observed)).then(|| Problem {
-        reason: Reason::Throttled,
+        reason: Reason::Throttled.into(),
         message: format!(
             "The provider asked the client {} for silence until {}, in an answer to another GraphToken: the operator goes on \
              by itself after that.",

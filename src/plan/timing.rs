@@ -46,10 +46,10 @@ pub(super) fn gate(
         return None;
     }
     let failures = observed.status.consecutive_failures;
-    let wait = match failure.reason {
+    let wait = match failure.reason.known() {
         // It was said to the client that the spec named before.
-        Reason::Throttled if !silence::told_itself(desired, observed) => return None,
-        Reason::Throttled => {
+        Some(Reason::Throttled) if !silence::told_itself(desired, observed) => return None,
+        Some(Reason::Throttled) => {
             let asked = failure.retry_after.map_or(failed_at, Timestamp::from);
             return Some(asked.max(plus(failed_at, doubling(failures, 5, 60))));
         }
@@ -57,11 +57,11 @@ pub(super) fn gate(
         _ if requested(desired, observed, source) || !is_as_before(observed, failure) => {
             return Some(after_failure(observed, failed_at));
         }
-        reason if reason.needs_a_person() && !concerns(observed, failure, source) => {
+        Some(reason) if reason.needs_a_person() && !concerns(observed, failure, source) => {
             return Some(after_failure(observed, failed_at));
         }
         // What was wrong is not watched: whoever noted it knows when it is worth another look.
-        reason if reason.needs_a_person() => match failure.retry_after {
+        Some(reason) if reason.needs_a_person() => match failure.retry_after {
             Some(at) => return Some(Timestamp::from(at)),
             None => HOURLY,
         },

@@ -155,10 +155,11 @@ fn refreshed(graphtoken: &GraphToken, value: &str, grace: bool) -> Option<Answer
 fn in_the_way(status: &GraphTokenStatus) -> Option<Answer> {
     let stalled = status.condition(ConditionType::Stalled).filter(|c| {
         c.status == ConditionStatus::True
-            && matches!(c.reason, Reason::InvalidConfiguration | Reason::TargetConflict)
+            && matches!(c.reason.known(), Some(Reason::InvalidConfiguration | Reason::TargetConflict))
     });
     let held = status.condition(ConditionType::Refreshed).filter(|c| {
-        matches!(c.reason, Reason::Throttled | Reason::Suspended) && c.status != ConditionStatus::True
+        matches!(c.reason.known(), Some(Reason::Throttled | Reason::Suspended))
+            && c.status != ConditionStatus::True
     });
     let condition = stalled.or(held)?;
     Some(Answer::Amiss(format!("not tried ({}): {}", condition.reason.as_str(), condition.message)))

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::api::{ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Reason, Time};
+use crate::api::{ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Open, Reason, Time};
 
 /// Who must act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -109,15 +109,15 @@ impl Row {
         let refreshed =
             status.condition(ConditionType::Refreshed).filter(|c| c.status != ConditionStatus::True);
         let says = stalled.or(refreshed).or(Some(ready).filter(|c| c.status != ConditionStatus::True));
-        let acts = stalled.map_or(Actor::Nobody, |c| actor(c.reason));
-        let reason = stalled.map_or(ready.reason, |c| c.reason);
+        let acts = stalled.map_or(Actor::Nobody, |c| actor(&c.reason));
+        let reason = &stalled.unwrap_or(ready).reason;
         let seconds_left = status.expires_at.map(|at| at.epoch() - now.as_second());
         Self {
             ready: ready.status.as_str().to_owned(),
             reason: reason.as_str().to_owned(),
             refresh_problem: refreshed
-                .map(|c| c.reason)
-                .filter(|why| *why != reason && *why != Reason::TokenPending)
+                .map(|c| &c.reason)
+                .filter(|why| *why != reason && **why != Reason::TokenPending)
                 .map(|why| why.as_str().to_owned()),
             expires_at: status.expires_at,
             seconds_left,
@@ -131,10 +131,10 @@ impl Row {
 }
 
 /// Who can mend what a person must.
-fn actor(reason: Reason) -> Actor {
-    match reason {
-        Reason::AuthorizationRequired | Reason::WrongAccount => Actor::User,
-        reason if reason.needs_a_person() => Actor::Owner,
+fn actor(reason: &Open<Reason>) -> Actor {
+    match reason.known() {
+        Some(Reason::AuthorizationRequired | Reason::WrongAccount) => Actor::User,
+        Some(reason) if reason.needs_a_person() => Actor::Owner,
         _ => Actor::Nobody,
     }
 }
@@ -228,8 +228,19 @@ pub(super) mod tests {
     #[test]
     fn an_object_that_nobody_saw_or_can_read_says_so() {
         assert_eq!(Row::of(&object(&json!([])), at("2026-11-23T10:15:00Z")).reason, "Unseen");
-        let newer = json!([condition("Ready", "True", "OfALaterVersion")]);
-        let row = Row::of(&object(&newer), at("2026-11-23T10:15:00Z"));
+        let mut newer = object(&json!([]));
+        newer["spec"]["scopes"] = json!(5);
+        let row = Row::of(&newer, at("2026-11-23T10:15:00Z"));
         assert_eq!((row.name.as_str(), row.reason.as_str()), ("mail", "Unreadable"));
+    }
+
+    #[test]
+    fn a_status_of_another_version_is_shown_as_it_is_written() {
+        let newer = json!([condition("Sealed", "True", "Ok"), condition("Ready", "True", "OfALaterVersion")]);
+        let row = Row::of(&object(&newer), at("2026-11-23T10:15:00Z"));
+        assert_eq!(
+            (row.ready.as_str(), row.reason.as_str(), row.acts),
+            ("True", "OfALaterVersion", Actor::Nobody)
+        );
     }
 }

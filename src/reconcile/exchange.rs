@@ -99,7 +99,7 @@ impl Look<'_> {
             return Steps::started(observed, Some(look_at));
         }
         let problem = Problem {
-            reason: Reason::ProviderUnavailable,
+            reason: Reason::ProviderUnavailable.into(),
             message: format!(
                 "The token endpoint {} has not answered the requests of client {} that are in flight. The request for this \
                  GraphToken is sent when one of them ends.",

@@ -9,7 +9,7 @@ use crate::store::StoreError;
 pub(super) fn unreadable(identity: &Identity, error: &StoreError) -> Plan {
     let Identity { namespace, name, .. } = identity;
     tracing::warn!(namespace, name, %error, "what the decision rests on could not be read");
-    let problem = Problem { reason: Reason::StorageUnavailable, message: storage_message(error) };
+    let problem = Problem { reason: Reason::StorageUnavailable.into(), message: storage_message(error) };
     Plan { act: Act::Wait, look_at: None, next_exchange: None, problem: Some(problem) }
 }
 

@@ -154,7 +154,7 @@ impl Turn<'_> {
             digest,
             made_with_hash: self.job.inputs.clone(),
             time: self.sent_at,
-            reason: failure.reason,
+            reason: failure.reason.into(),
             message: failure.message.clone(),
         });
         match self.job.exchange.source {
@@ -208,7 +208,7 @@ impl Turn<'_> {
             ..spent.clone()
         };
         if let Some(source) = self.sign_in_source() {
-            record.signed_in = Some(SignedIn { time: Time::from(self.sent_at), source });
+            record.signed_in = Some(SignedIn { time: Time::from(self.sent_at), source: source.into() });
             record.seed_digests.extend(self.job.seed_digest.clone());
             let surplus = record.seed_digests.len().saturating_sub(MAX_SEED_DIGESTS);
             record.seed_digests.drain(..surplus);

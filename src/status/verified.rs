@@ -31,21 +31,19 @@ pub(super) fn verified<'a>(
     if desired.suspend || last.inputs != trial.inputs || (waits && !failing) {
         return Verified::AsBefore;
     }
-    let says = |status, message| {
-        Verified::Says(Says { type_: ConditionType::Verified, status, reason: last.reason, message })
+    let says = |status, message: &'a str| {
+        Verified::Says(Says::new(ConditionType::Verified, status, last.reason.clone(), message))
     };
-    match last.reason {
-        Reason::Accepted if last.message.is_empty() => {
-            says(ConditionStatus::True, "Microsoft Graph took the token when it was last tried".into())
+    match last.reason.known() {
+        Some(Reason::Accepted) if last.message.is_empty() => {
+            says(ConditionStatus::True, "Microsoft Graph took the token when it was last tried")
         }
-        Reason::Accepted => says(ConditionStatus::True, last.message.as_str().into()),
-        Reason::TokenRejected if waits => says(
+        Some(Reason::Accepted) => says(ConditionStatus::True, &last.message),
+        Some(Reason::TokenRejected) if waits => says(
             ConditionStatus::False,
-            "Microsoft Graph refused the token, and no other could be got in its place: see the condition Refreshed".into(),
+            "Microsoft Graph refused the token, and no other could be got in its place: see the condition Refreshed",
         ),
-        Reason::TokenRejected | Reason::ProbeFailed => {
-            says(ConditionStatus::False, last.message.as_str().into())
-        }
-        _ => says(ConditionStatus::Unknown, last.message.as_str().into()),
+        Some(Reason::TokenRejected | Reason::ProbeFailed) => says(ConditionStatus::False, &last.message),
+        _ => says(ConditionStatus::Unknown, &last.message),
     }
 }

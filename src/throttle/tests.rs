@@ -136,7 +136,7 @@ fn who_is_not_due_says_nothing_until_it_is() {
     let early = world.plan();
     assert_eq!((early.problem, early.look_at), (None, Some(at)));
     let held = plan(&world.desired(), &world.observed, at);
-    assert_eq!(held.problem.map(|problem| problem.reason), Some(Reason::Throttled));
+    assert_eq!(held.problem.and_then(|problem| problem.reason.known()), Some(Reason::Throttled));
     assert_eq!(held.look_at, held.next_exchange);
     // A silence that ends before it is due is none of its business.
     let mut world = World::delegated();

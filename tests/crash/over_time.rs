@@ -31,7 +31,7 @@ fn ready(state: &State, start: Timestamp) -> Vec<(i64, Reason)> {
     let said = state.statuses.iter().filter_map(|(at, status)| {
         let ready = status.condition(ConditionType::Ready)?;
         assert_eq!(ready.status == ConditionStatus::True, ready.reason == Reason::TokenValid);
-        Some((at.duration_since(start).as_secs(), ready.reason))
+        Some((at.duration_since(start).as_secs(), ready.reason.known()?))
     });
     let mut said: Vec<_> = said.collect();
     said.dedup_by_key(|(_, reason)| *reason);
@@ -209,7 +209,8 @@ fn tokens_that_are_refused_for_hours_are_replaced_once(#[case] begin: fn(&mut St
     assert!((6..=8).contains(&refusals), "{refusals} refusals");
     assert_eq!(state.idp.trials.len(), 2 + refusals);
     let reasons = |type_| {
-        let said = state.statuses.iter().filter_map(move |(_, s)| s.condition(type_).map(|c| c.reason));
+        let said =
+            state.statuses.iter().filter_map(move |(_, s)| s.condition(type_).and_then(|c| c.reason.known()));
         let mut said: Vec<Reason> = said.collect();
         said.dedup();
         said

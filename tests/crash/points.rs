@@ -167,7 +167,12 @@ fn is_lost(state: &State, most_exchanges: usize, context: &str) -> bool {
         return true;
     }
     let ready = status.condition(ConditionType::Ready).expect("it is there");
-    assert_eq!((ready.status, ready.reason), (ConditionStatus::True, Reason::TokenValid), "{}", context());
+    assert_eq!(
+        (ready.status, &ready.reason),
+        (ConditionStatus::True, &Reason::TokenValid.into()),
+        "{}",
+        context()
+    );
     assert!(!state.alarmed(), "{}", context());
     assert_eq!(state.targets(), [state.target_name()], "{}", context());
     assert_eq!(state.target_keys(), state.wanted_keys(), "{}", context());

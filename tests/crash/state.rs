@@ -202,15 +202,15 @@ impl State {
     fn is_tried(&self, status: &GraphTokenStatus) -> bool {
         let graphtoken = self.object(Kind::GraphToken, "mail");
         let asked = graphtoken.is_some_and(|g| g["spec"]["endpoints"]["graph"].is_string());
-        let last = status.last_probe.as_ref().map(|last| last.reason);
+        let last = status.last_probe.as_ref().and_then(|last| last.reason.known());
         !asked || last == Some(Reason::Accepted) || self.idp.refuses
     }
 
     /// Whether anybody was ever told to sign in, without a code to do it with.
     pub fn alarmed(&self) -> bool {
         let without = self.statuses.iter().filter(|(_, status)| status.device_code.is_none());
-        let reasons = without.flat_map(|(_, status)| status.conditions.iter().map(|c| c.reason));
-        reasons.into_iter().any(|reason| reason == Reason::AuthorizationRequired)
+        let reasons = without.flat_map(|(_, status)| status.conditions.iter().map(|c| &c.reason));
+        reasons.into_iter().any(|reason| *reason == Reason::AuthorizationRequired)
     }
 
     /// Whether there is an event of this reason.

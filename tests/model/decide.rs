@@ -181,7 +181,8 @@ pub fn settled(stored: Option<&Credential>, me: u8, exchange: Exchange, rival: b
     let record = stored.map(|stored| Record {
         generation: stored.generation.into(),
         last_attempt: stored.last_attempt.map(attempt),
-        signed_in: signed_in(stored.signed_in).map(|time| SignedIn { time, source: SignInSource::Seed }),
+        signed_in: signed_in(stored.signed_in)
+            .map(|time| SignedIn { time, source: SignInSource::Seed.into() }),
         ..Record::default()
     });
     let mine = Spent {

@@ -153,7 +153,7 @@ fn nothing_is_written_or_exchanged_while_the_target_is_not_ours_or_going(
     let plan = world.with(conflict).plan();
     assert_eq!((plan.act, plan.look_at, plan.next_exchange), (Act::Wait, Some(after(3600)), None));
     let problem = plan.problem.unwrap();
-    assert_eq!((problem.reason, &*problem.message), (Reason::TargetConflict, "it is somebody else's"));
+    assert_eq!((problem.reason, &*problem.message), (Reason::TargetConflict.into(), "it is somebody else's"));
 }
 
 #[rstest]
@@ -312,7 +312,7 @@ fn a_token_that_cannot_be_rendered_waits_for_another_or_for_another_spec() {
     let plan = world.plan();
     assert_eq!(plan.act, Act::Wait);
     let problem = plan.problem.unwrap();
-    assert_eq!((problem.reason, &*problem.message), (Reason::InvalidConfiguration, "it is too large"));
+    assert_eq!((problem.reason, &*problem.message), (Reason::InvalidConfiguration.into(), "it is too large"));
     assert!(plan.look_at.is_some_and(|at| at <= after(3600)));
     let another_token = world.clone().with(|w| w.hold(w.token(-1, LIFE)));
     assert_eq!(another_token.act(), Act::Publish);

@@ -75,7 +75,7 @@ fn without_a_chain_a_seed_that_cannot_be_used_is_said_to_be_so(#[case] world: Wo
         let problem = plan.problem.unwrap();
         assert_eq!(
             (plan.act, problem.reason, &*problem.message),
-            (Act::Wait, Reason::InvalidConfiguration, says)
+            (Act::Wait, Reason::InvalidConfiguration.into(), says)
         );
     }
 }
@@ -84,7 +84,7 @@ fn without_a_chain_a_seed_that_cannot_be_used_is_said_to_be_so(#[case] world: Wo
 fn a_seed_that_was_used_up_asks_for_a_new_sign_in() {
     let plan = World::delegated().with(without_a_chain).plan();
     let problem = plan.problem.unwrap();
-    assert_eq!((plan.act, problem.reason), (Act::Wait, Reason::AuthorizationRequired));
+    assert_eq!((plan.act, problem.reason), (Act::Wait, Reason::AuthorizationRequired.into()));
     assert!(problem.message.contains("used up") && problem.message.contains("sign in again"));
 }
 

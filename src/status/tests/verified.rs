@@ -21,7 +21,7 @@ fn tried_again(verdict: Verdict) -> World {
 }
 
 fn verified(world: &World) -> Option<(ConditionStatus, Reason)> {
-    status(world).condition(ConditionType::Verified).map(|c| (c.status, c.reason))
+    status(world).condition(ConditionType::Verified).and_then(|c| Some((c.status, c.reason.known()?)))
 }
 
 /// The conditions as they are written to the status.

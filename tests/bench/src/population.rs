@@ -268,7 +268,7 @@ fn record(desired: &Desired, token: &StoredToken, refresh_token: &str, at: Times
         last_attempt: Some(token.facts.attempt.clone()),
         client: Some(ChainClient::from(&desired.client)),
         account: Some(account()),
-        signed_in: Some(SignedIn { time: at.into(), source: SignInSource::Seed }),
+        signed_in: Some(SignedIn { time: at.into(), source: SignInSource::Seed.into() }),
         token: Some(token.clone()),
         seed_digests: vec![seed::digest(refresh_token)],
         ..Record::default()
