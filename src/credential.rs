@@ -17,8 +17,7 @@ use crate::api::names::{
 };
 use crate::api::{GraphToken, Time};
 use crate::observed::{
-    Credential, Device, Identity, KEY_ACCESS_TOKEN, Meta, Pending, Record, Tokens, credential, foreign,
-    labels,
+    Credential, Device, Identity, KEY_ACCESS_TOKEN, Meta, Pending, Record, Tokens, credential, labels,
 };
 use crate::store::{StoreError, meta};
 
@@ -67,10 +66,10 @@ impl CredentialStore {
         Ok(self.api.get_opt(&self.name).await?.map(|secret| parse(&secret)))
     }
 
-    /// Reads it to write to it whatever it holds: what is not ours is nobody's to write to.
+    /// Reads it to write to it: what is not ours, or does not parse, is not to be written to.
     pub async fn read_ours(&self) -> Result<Option<Credential>, StoreError> {
         let Some((found, _)) = self.read().await? else { return Ok(None) };
-        match foreign(&found.meta, &self.holder.identity.name) {
+        match found.unusable(&self.holder.identity.name) {
             Some(whose) => Err(StoreError::Foreign(whose)),
             None => Ok(Some(found)),
         }
@@ -115,6 +114,7 @@ impl CredentialStore {
             device: seen.device.clone().filter(|_| !commit.signed_in),
             refresh_token_digest: digest,
             has_access_token: commit.access_token.is_some(),
+            damaged: None,
         })
     }
 

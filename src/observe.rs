@@ -14,8 +14,7 @@ use crate::context::Context;
 use crate::credential::{CredentialStore, Holder};
 use crate::desired::{Desired, Grant};
 use crate::observed::{
-    Credential, CredentialState, Identity, Meta, Observed, ProofState, SeedState, TargetState, foreign,
-    inputs, target,
+    Credential, CredentialState, Identity, Meta, Observed, ProofState, SeedState, TargetState, inputs, target,
 };
 use crate::plan::PENDING_STANDS;
 use crate::proof;
@@ -174,7 +173,7 @@ async fn credential(
     };
     memory.credential = None;
     let Some(known) = known else { return Ok(CredentialState::Absent) };
-    if let Some(message) = foreign(&known.meta, &identity.name) {
+    if let Some(message) = known.unusable(&identity.name) {
         return Ok(CredentialState::Foreign(message));
     }
     let ours = known.owner_uid() == Some(identity.uid.as_str())

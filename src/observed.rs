@@ -14,7 +14,7 @@ mod inputs;
 
 pub use credential::{
     ChainClient, Credential, Device, KEY_ACCESS_TOKEN, Pending, Record, RejectedSignIn, StoredToken,
-    TokenFacts, Tokens, credential, foreign,
+    TokenFacts, Tokens, credential,
 };
 pub use inputs::{hash_of, inputs};
 
@@ -143,7 +143,8 @@ pub enum CredentialState {
     Unneeded,
     /// There is none.
     Absent,
-    /// It exists and cannot be used now: it is going, or the name is taken by a foreign Secret.
+    /// It exists and can neither be used nor written: it is being deleted, the name is taken by a foreign Secret, or what it
+    /// holds does not parse.
     Foreign(String),
     /// It is ours.
     Present(Box<Credential>),
@@ -269,10 +270,11 @@ pub fn labels(name: &str, configured: &BTreeMap<String, String>) -> BTreeMap<Str
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rstest::rstest;
     use serde_json::json;
 
     use super::*;
-    use crate::api::names::{KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN};
+    use crate::api::names::{KEY_DEVICE, KEY_PENDING, KEY_RECORD, KEY_REFRESH_TOKEN};
     use crate::seed;
 
     fn identity() -> Identity {
@@ -321,6 +323,41 @@ mod tests {
         assert_eq!(credential.refresh_token_digest, Some(seed::digest("rt-1")));
         assert_eq!(credential.record, Record::default());
         assert!(tokens.refresh_token.is_some());
+    }
+
+    const RECORD: &str = r#"{
+        "generation": 3, "seedDigests": ["d"], "rejectedLogin": {"digest": "x", "reason": "OfALaterVersion", "message": "m"},
+        "signedIn": {"time": "2026-11-23T10:00:00Z", "source": "Passkey"}, "sealedWith": {"key": "k1"}
+    }"#;
+
+    fn read(key: &str, text: &str) -> Credential {
+        let token = (KEY_REFRESH_TOKEN.to_owned(), b"rt-1".to_vec());
+        let meta = Meta { labels: labels("mail", &BTreeMap::new()), ..Meta::default() };
+        credential(meta, &BTreeMap::from([token, (key.to_owned(), text.into())])).0
+    }
+
+    #[test]
+    fn a_record_of_this_format_keeps_what_another_version_wrote_in_it() {
+        let credential = read(KEY_RECORD, RECORD);
+        assert_eq!((credential.record.generation, credential.unusable("mail")), (3, None));
+        let mut written: serde_json::Value = serde_json::from_str(RECORD).unwrap();
+        written["format"] = 1.into();
+        assert_eq!(serde_json::json!(credential.record), written);
+        let kept: Credential = serde_json::from_value(serde_json::json!(credential)).unwrap();
+        assert_eq!(kept, credential);
+    }
+
+    #[rstest]
+    #[case::no_json(KEY_RECORD, "{\"generation\": 3")]
+    #[case::emptied(KEY_RECORD, "")]
+    #[case::another_type(KEY_RECORD, "{\"generation\": \"three\"}")]
+    #[case::a_later_format(KEY_RECORD, "{\"format\": 2, \"generation\": 3}")]
+    #[case::pending(KEY_PENDING, "{\"attempt\": 5}")]
+    #[case::device(KEY_DEVICE, "[]")]
+    fn what_does_not_parse_is_never_taken_for_absent(#[case] key: &str, #[case] text: &str) {
+        let message = read(key, text).unusable("mail").unwrap();
+        assert!(message.starts_with(&format!("{key} in Secret mail-graphtoken-credential")), "{message}");
+        assert!(message.contains("kubectl graphtoken login mail"), "{message}");
     }
 
     #[test]

@@ -1,10 +1,13 @@
 //! The credential Secret: what its bytes say of the chain of refresh tokens.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::Meta;
 use crate::api::names::{
@@ -22,8 +25,8 @@ pub const KEY_ACCESS_TOKEN: &str = "access_token";
 /// No sentence of the operator's is longer.
 const MAX_MESSAGE: usize = 768;
 
-/// Why the Secret in the place of a `GraphToken`'s credential is not to be written, if that is so, and what to do about it.
-pub fn foreign(meta: &Meta, graphtoken: &str) -> Option<String> {
+/// Why the Secret in the place of a `GraphToken`'s credential is not its own, if that is so, and what to do about it.
+fn foreign(meta: &Meta, graphtoken: &str) -> Option<String> {
     let name = credential_name(graphtoken);
     if meta.deleting {
         return Some(format!(
@@ -102,10 +105,46 @@ impl From<&Client> for ChainClient {
     }
 }
 
+const FORMAT: u32 = 1;
+
+/// The format of [`Record`], which this version writes. A record of another format is not read: a version that changes what
+/// a field means, or adds one that must not be passed over, raises it. Any other new field goes to the top of the record,
+/// where this version keeps it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "u32", try_from = "u32")]
+pub struct Format;
+
+impl From<Format> for u32 {
+    fn from(Format: Format) -> Self {
+        FORMAT
+    }
+}
+
+impl TryFrom<u32> for Format {
+    type Error = &'static str;
+
+    fn try_from(format: u32) -> Result<Self, Self::Error> {
+        if format == FORMAT { Ok(Self) } else { Err("a record of another format") }
+    }
+}
+
+/// Members that this version does not know. `Debug` does not show them.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rest(Map<String, Value>);
+
+impl fmt::Debug for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rest").finish_non_exhaustive()
+    }
+}
+
 /// The credential's record: everything about the chain of refresh tokens but the tokens.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Record {
+    /// How it is to be read.
+    pub format: Format,
     /// How many exchanges were committed.
     pub generation: u64,
     /// The attempt whose outcome was committed last.
@@ -131,6 +170,9 @@ pub struct Record {
     /// The login that was rejected last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rejected_login: Option<RejectedSignIn>,
+    /// What another version added: a commit keeps it.
+    #[serde(flatten)]
+    pub rest: Rest,
 }
 
 /// A new sign-in that was rejected. It is not sent again while the spec and the client credential stay as they were.
@@ -207,7 +249,7 @@ pub struct Pending {
 pub struct Credential {
     /// The Secret's metadata.
     pub meta: Meta,
-    /// The record; empty if the Secret has none that can be read.
+    /// The record; empty if the Secret has none.
     pub record: Record,
     /// An exchange that was begun.
     pub pending: Option<Pending>,
@@ -217,6 +259,9 @@ pub struct Credential {
     pub refresh_token_digest: Option<String>,
     /// Whether the access token is there.
     pub has_access_token: bool,
+    /// The key of what does not parse. Then nothing is known of the sign-in, which is not to say that there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<String>,
 }
 
 /// The tokens of a credential Secret.
@@ -231,21 +276,21 @@ pub struct Tokens {
 }
 
 /// Understands a credential Secret. Whatever was done to it by hand or by a restore, what can be used is used: a
-/// refresh token without a record is a chain of unknown history.
+/// refresh token without a record is a chain of unknown history. A record that does not parse is none of these: see
+/// [`Credential::unusable`].
 pub fn credential(meta: Meta, data: &BTreeMap<String, Vec<u8>>) -> (Credential, Tokens) {
     let text = |key: &str| {
         let text = std::str::from_utf8(data.get(key)?).ok()?.trim();
         (!text.is_empty()).then(|| text.to_owned())
     };
-    let mut record: Record =
-        data.get(KEY_RECORD).and_then(|b| serde_json::from_slice(b).ok()).unwrap_or_default();
+    let mut damaged = None;
+    let mut record: Record = parsed(data, KEY_RECORD, &mut damaged).unwrap_or_default();
     // Ours are short; it becomes a condition. The note itself stays, or the sign-in would be sent again.
     for rejected in [&mut record.rejected_seed, &mut record.rejected_login].into_iter().flatten() {
         rejected.message.truncate(rejected.message.floor_char_boundary(MAX_MESSAGE));
     }
-    let pending = data.get(KEY_PENDING).and_then(|b| serde_json::from_slice(b).ok());
-    let device: Option<StoredDevice> =
-        data.get(KEY_DEVICE).and_then(|bytes| serde_json::from_slice(bytes).ok());
+    let pending = parsed(data, KEY_PENDING, &mut damaged);
+    let device: Option<StoredDevice> = parsed(data, KEY_DEVICE, &mut damaged);
     let shown = |stored: &StoredDevice| {
         device_code::can_be_shown(&stored.device.user_code, &stored.device.verification_uri)
     };
@@ -261,6 +306,7 @@ pub fn credential(meta: Meta, data: &BTreeMap<String, Vec<u8>>) -> (Credential, 
         device,
         refresh_token_digest: refresh_token.as_deref().map(seed::digest),
         has_access_token: access_token.is_some(),
+        damaged,
     };
     let tokens = Tokens {
         refresh_token: refresh_token.map(SecretString::from),
@@ -270,7 +316,33 @@ pub fn credential(meta: Meta, data: &BTreeMap<String, Vec<u8>>) -> (Credential, 
     (credential, tokens)
 }
 
+fn parsed<T: DeserializeOwned>(
+    data: &BTreeMap<String, Vec<u8>>,
+    key: &str,
+    damaged: &mut Option<String>,
+) -> Option<T> {
+    let parsed = serde_json::from_slice(data.get(key)?).ok();
+    if parsed.is_none() {
+        damaged.get_or_insert_with(|| key.to_owned());
+    }
+    parsed
+}
+
 impl Credential {
+    /// Why it is neither to be used nor to be written, if that is so, and what to do about it. What it holds never counts as
+    /// absent then: a seed that was used before would be sent again.
+    pub fn unusable(&self, graphtoken: &str) -> Option<String> {
+        let damaged = |key: &String| {
+            let name = credential_name(graphtoken);
+            format!(
+                "{key} in Secret {name} was written by another version of the operator, or is damaged: nothing is sent until it \
+                 can be read. Run the version that wrote it, or restore the Secret from a backup. If neither is possible, \
+                 delete the Secret and sign in again: kubectl graphtoken login {graphtoken}"
+            )
+        };
+        foreign(&self.meta, graphtoken).or_else(|| self.damaged.as_ref().map(damaged))
+    }
+
     /// The UID of the `GraphToken` that wrote it last.
     pub fn owner_uid(&self) -> Option<&str> {
         self.meta.annotations.get(ANNOTATION_UID).map(String::as_str)

@@ -137,6 +137,7 @@ impl Minds {
             pending: credential.pending.map(|who| Pending { attempt: "attempt".into(), holder: name(who) }),
             refresh_token_digest: credential.token.map(digest),
             has_access_token: credential.token.is_some(),
+            damaged: None,
         }
     }
 

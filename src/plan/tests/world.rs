@@ -195,6 +195,7 @@ impl World {
             device: None,
             refresh_token_digest: Some(CHAIN.into()),
             has_access_token: true,
+            damaged: None,
         }));
     }
 

@@ -109,6 +109,8 @@ fn observed(desired: &Desired, credential: &Credential, pieces: &[&[u8]; 9]) -> 
         && credential.device.is_none()
     {
         CredentialState::Absent
+    } else if let Some(message) = credential.unusable("mail") {
+        CredentialState::Foreign(message)
     } else {
         CredentialState::Present(Box::new(credential.clone()))
     };
