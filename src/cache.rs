@@ -8,7 +8,7 @@ mod packer;
 mod secrets;
 mod table;
 
-pub use graphtokens::{GraphTokenCache, GraphTokenStore, News, Urgency, Watched};
+pub use graphtokens::{GraphTokenCache, GraphTokenStore, News, Undecodable, Urgency, Watched};
 pub use packer::{Packed, Packer};
 pub use secrets::{SecretCache, SecretStore, WatchedSecret};
 pub use table::Epoch;

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::GraphToken;
 use crate::cache::{GraphTokenCache, GraphTokenStore, SecretCache, SecretStore, Watched, WatchedSecret};
 use crate::clients::ClientCache;
 use crate::context::Context;
@@ -53,7 +52,7 @@ impl Caches {
     pub fn samples(&self) -> Vec<ObjectSample> {
         let Stores { graphtokens, clients, .. } = self.lock().clone();
         let clients = clients.as_deref();
-        graphtokens.all().filter_map(|g| g.decoded().ok().map(|g| sample(&g, clients))).collect()
+        graphtokens.all().map(|g| sample(&g, clients)).collect()
     }
 
     /// When the certificates and client secrets that are in use end.
@@ -69,14 +68,17 @@ impl Caches {
     }
 }
 
-fn sample(object: &GraphToken, clients: Option<&ClientCache>) -> ObjectSample {
-    let status = object.status.clone().unwrap_or_default();
+/// As far as it can be read: a series that went away would be an alert that does.
+fn sample(object: &Watched, clients: Option<&ClientCache>) -> ObjectSample {
+    let (spec, status) = (object.readable_spec(), object.status().unwrap_or_default());
+    let spec = spec.as_ref();
     let stated = || {
-        (object.spec.tenant.clone().unwrap_or_default(), object.spec.client_id.clone().unwrap_or_default())
+        let stated = spec.map(|spec| (spec.tenant.clone(), spec.client_id.clone())).unwrap_or_default();
+        (stated.0.unwrap_or_default(), stated.1.unwrap_or_default())
     };
-    let shared = shared_client(&object.spec).and_then(|name| clients?.tenant_and_client(name));
+    let shared = spec.and_then(shared_client).and_then(|name| clients?.tenant_and_client(name));
     let (tenant, client_id) = shared.unwrap_or_else(stated);
-    let conditions: Vec<ConditionSample> = status
+    let mut conditions: Vec<ConditionSample> = status
         .conditions
         .iter()
         .map(|c| ConditionSample {
@@ -85,6 +87,9 @@ fn sample(object: &GraphToken, clients: Option<&ClientCache>) -> ObjectSample {
             reason: c.reason.label(),
         })
         .collect();
+    // Several of another version are one series.
+    conditions.sort_unstable();
+    conditions.dedup();
     ObjectSample {
         namespace: object.namespace().unwrap_or_default(),
         name: object.name_any(),
@@ -96,12 +101,11 @@ fn sample(object: &GraphToken, clients: Option<&ClientCache>) -> ObjectSample {
         conditions,
         tenant,
         client_id,
-        grant: if object.spec.grant.client_credentials.is_some() {
-            "clientCredentials"
-        } else if object.spec.grant.device_code.is_some() {
-            "deviceCode"
-        } else {
-            "refreshToken"
+        grant: match spec.map(|spec| &spec.grant) {
+            None => "",
+            Some(grant) if grant.client_credentials.is_some() => "clientCredentials",
+            Some(grant) if grant.device_code.is_some() => "deviceCode",
+            Some(_) => "refreshToken",
         },
     }
 }

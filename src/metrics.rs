@@ -213,7 +213,7 @@ pub struct ObjectSample {
 }
 
 /// One condition of a `GraphToken`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConditionSample {
     /// `type`, such as `Ready`.
     pub kind: &'static str,

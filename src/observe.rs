@@ -34,7 +34,7 @@ pub fn sketch(
     let namespace = &identity.namespace;
     let graphtoken = Key::new(namespace, &identity.name);
     ctx.state.refer(&graphtoken, referenced(identity, desired));
-    let status = status(object, memory);
+    let status = status(object.status.as_ref(), memory);
     let meta = ctx.secrets.get(namespace, &desired.target.secret_name);
     let intact = meta.as_ref().is_some_and(|meta| is_as_written(meta, &status, memory) == Some(true));
     let in_hand = memory.in_hand.as_ref().filter(|_| desired.grant == Grant::ClientCredentials);
@@ -105,15 +105,15 @@ fn referenced(identity: &Identity, desired: &Desired) -> Vec<Key> {
 }
 
 /// The newest status known: the mirror's, or what could not be written after it.
-pub fn status(object: &GraphToken, memory: &Memory) -> GraphTokenStatus {
+pub fn status(mirrored: Option<&GraphTokenStatus>, memory: &Memory) -> GraphTokenStatus {
     let unsaved = memory.unsaved.as_deref().map(|unsaved| &unsaved.status);
-    unsaved.or(object.status.as_ref()).cloned().unwrap_or_default()
+    unsaved.or(mirrored).cloned().unwrap_or_default()
 }
 
 /// The status that events have spoken of.
-pub fn announced(object: &GraphToken, memory: &Memory) -> GraphTokenStatus {
+pub fn announced(mirrored: Option<&GraphTokenStatus>, memory: &Memory) -> GraphTokenStatus {
     let announced = memory.unsaved.as_deref().and_then(|unsaved| unsaved.announced.as_ref());
-    announced.or(object.status.as_ref()).cloned().unwrap_or_default()
+    announced.or(mirrored).cloned().unwrap_or_default()
 }
 
 /// Notes an own write of a Secret: in the mirror, and as nothing that is to enqueue its `GraphToken` again.

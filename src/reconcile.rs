@@ -73,12 +73,12 @@ pub async fn reconcile(key: &Key, graphtokens: &GraphTokenCache, slot: Slot, ctx
     // On the heap: many may be running at once.
     let result = match object.decoded() {
         // The garbage collector takes the target, and the credential outlives us: there is nothing to finalize.
-        Ok(object) if object.metadata.deletion_timestamp.is_some() => Ok(None),
+        _ if kube::Resource::meta(&object).deletion_timestamp.is_some() => Ok(None),
         Ok(object) => {
             let started_with = (running, finished.take());
             Box::pin(pass(&object, &identity, started_with, slot, ctx, &mut memory)).await
         }
-        Err(invalid) => Box::pin(undecided::refuse(&invalid, ctx)).await,
+        Err(undecodable) => Box::pin(undecided::refuse(&undecodable, &identity, ctx, &mut memory)).await,
     };
     if let Some(finished) = finished {
         ctx.state.keep_finished(key, &identity.uid, finished);
@@ -125,7 +125,7 @@ async fn pass(
             return undecided(object, identity, ctx, memory, unresolved).await;
         }
     };
-    let before = observe::announced(object, memory);
+    let before = observe::announced(object.status.as_ref(), memory);
     let mut sketched = sketch(ctx, identity, object, &desired, memory);
     let mut look = Look {
         ctx,
@@ -176,11 +176,12 @@ async fn conclude(
     let retry = former.is_some() || login_stays;
     status.secret_name = former.or(status.secret_name);
     say(ctx, desired, &observed, memory).await;
-    let saved = save(ctx, &observed.identity, memory, before, status).await?;
+    let saved = save(ctx, &observed.identity, memory, before, status).await;
+    // A status that is rejected, as by the CRD of another version, holds up no workload.
     let restart_at = restart::see_to(ctx, desired, &observed, memory).await;
     let next = [
         retry.then_some(STORAGE_RETRY),
-        saved.then_some(Duration::ZERO),
+        saved?.then_some(Duration::ZERO),
         next_look(ctx, &plan),
         restart_at.map(|at| until(ctx, at)),
     ];

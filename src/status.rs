@@ -15,7 +15,7 @@ use crate::desired::{Client, Desired, Grant, SpecError};
 use crate::failure::Failure;
 use crate::observed::{Identity, Observed, StoredToken};
 use crate::plan::{Plan, Problem};
-use crate::store::StoreError;
+use crate::store::{self, StoreError};
 use crate::throttle;
 use verified::Verified;
 
@@ -127,8 +127,10 @@ pub fn project_invalid(
         says.map(|(type_, status)| Says::new(type_, status, Reason::InvalidConfiguration, message.as_str()));
     // Of the token nothing new is known.
     let verified = status.condition(ConditionType::Verified).cloned();
+    let others = of_other_versions(&status.conditions);
     status.conditions = stamped(says.into(), &status.conditions, identity.generation, now);
     status.conditions.extend(verified);
+    status.conditions.extend(others);
     status
 }
 
@@ -165,7 +167,9 @@ pub fn project_unknown(
     if conditions.iter().any(|c| c.type_ == ConditionType::Ready && c.status != ConditionStatus::True) {
         conditions.push(at_work());
     }
+    let others = of_other_versions(&status.conditions);
     status.conditions = stamped(conditions, &status.conditions, identity.generation, now);
+    status.conditions.extend(others);
     status
 }
 
@@ -263,7 +267,13 @@ fn conditions(
         Verified::AsBefore => observed.status.condition(ConditionType::Verified).cloned(),
         Verified::Says(says) => stamped(vec![says], before, generation, now).pop(),
     });
+    conditions.extend(of_other_versions(before));
     conditions
+}
+
+/// Conditions of types that this version does not know: they stay as they are.
+fn of_other_versions(before: &[Condition]) -> Vec<Condition> {
+    before.iter().filter(|c| c.type_.known().is_none()).cloned().collect()
 }
 
 fn at_work() -> Says<'static> {
@@ -352,7 +362,8 @@ fn stamped(says: Vec<Says<'_>>, before: &[Condition], generation: i64, now: Time
 /// Writes a status; returns the object as it is now. The UID keeps it off a `GraphToken` that took the name meanwhile.
 ///
 /// A JSON patch, because server-side apply to the status of a custom resource does not heed `metadata.uid` (measured on 1.37).
-/// The operator owns all of the status, so replacing it whole takes nothing from anybody.
+/// The operator owns all of the status, so replacing it whole takes nothing from anybody. What another version of it wrote is
+/// written back: see [`crate::api::carry`].
 pub async fn write(
     client: &kube::Client,
     identity: &Identity,
@@ -361,7 +372,7 @@ pub async fn write(
     let api: Api<Watched> = Api::namespaced(client.clone(), &identity.namespace);
     let patch = json!([
         {"op": "test", "path": "/metadata/uid", "value": identity.uid},
-        {"op": "add", "path": "/status", "value": status},
+        {"op": "add", "path": "/status", "value": status.to_json()},
     ]);
     let Ok(patch) = serde_json::from_value(patch) else {
         return Err(StoreError::Refused("the status does not make a patch".to_owned()));
@@ -369,10 +380,29 @@ pub async fn write(
     let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
     match api.patch_status(&identity.name, &params, &Patch::Json::<()>(patch)).await {
         Ok(written) => Ok(written),
-        // The test failed: this name is another GraphToken's now.
-        Err(kube::Error::Api(refused)) if refused.code == 422 => Err(StoreError::Gone),
+        Err(kube::Error::Api(answer)) if answer.code == 422 => Err(unprocessable(&answer)),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Two things are 422: that the patch's `test` failed, for this name is another `GraphToken`'s now; and that the status is not
+/// as the CRD in this cluster, or a policy, wants it. Only the latter names fields, or who denied it. No value is in it.
+fn unprocessable(answer: &kube::core::Status) -> StoreError {
+    let causes = answer.details.iter().flat_map(|details| &details.causes);
+    let fields: Vec<&str> = causes.map(|cause| cause.field.as_str()).take(3).collect();
+    let denied = store::denied_by(&answer.message);
+    if fields.is_empty() && denied.is_none() {
+        return StoreError::Gone;
+    }
+    StoreError::Refused(denied.map_or_else(
+        || {
+            format!(
+                "422 Invalid: the CRD in this cluster does not accept {} of the status; install the CRD of the operator's version",
+                fields.join(", ")
+            )
+        },
+        |who| format!("422 Invalid: denied by {who}"),
+    ))
 }
 
 #[cfg(test)]

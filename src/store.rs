@@ -145,7 +145,7 @@ const WEBHOOK: Quoted = ("admission webhook \"", '"');
 const FAILING_WEBHOOK: Quoted = ("failed calling webhook \"", '"');
 
 /// The admission policy or webhook that a message names. Only its name: what it says of the object may quote it, and so a token.
-fn denied_by(message: &str) -> Option<String> {
+pub fn denied_by(message: &str) -> Option<String> {
     [POLICY, WEBHOOK].into_iter().find_map(|quoted| {
         let kind = quoted.0.trim_end_matches([' ', '"', '\'']);
         named(message, quoted).map(|name| format!("{kind} {name}"))

@@ -1,5 +1,6 @@
 //! The public API `graphtoken.io/v1alpha1`: what users write, what they read back, and every name both rely on.
 
+pub mod carry;
 pub mod client;
 pub mod condition;
 pub mod duration;

@@ -1,6 +1,12 @@
 //! The status of a `GraphToken`: what is, for people and for the operator after a restart.
 
+#![cfg_attr(
+    feature = "operator",
+    expect(dead_code, reason = "the schema is derived from a copy of GraphTokenStatus")
+)]
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Condition, ConditionType, Open, Reason, Time, Word};
 
@@ -69,6 +75,9 @@ pub struct GraphTokenStatus {
     /// The grant in use, by the name of its member of `spec.grant`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<String>,
+    /// The status as it was read, if there is more in it than this version knows.
+    #[serde(skip)]
+    pub original: Option<Box<Value>>,
 }
 
 impl GraphTokenStatus {

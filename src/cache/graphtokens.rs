@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use kube::Resource;
 use kube::api::ObjectMeta;
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::watcher::Event;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
@@ -17,8 +17,9 @@ use super::packer::{Packed, Packer};
 use super::scope_of;
 use super::secrets::KeptMeta;
 use super::table::{Entry, Epoch, Put, Shared, version};
+use crate::api::carry::decodable;
 use crate::api::names::ANNOTATION_REQUESTED_AT;
-use crate::api::{GraphToken, GraphTokenStatus, Time};
+use crate::api::{GraphToken, GraphTokenSpec, GraphTokenStatus, Time};
 use crate::seed::hex;
 use crate::state::{Key, Version};
 
@@ -33,6 +34,17 @@ pub struct Watched {
     meta: ObjectMeta,
     spec: Option<Box<RawValue>>,
     status: Option<Box<RawValue>>,
+}
+
+/// A `GraphToken` whose spec does not decode, as after a CRD and an operator of different versions met.
+#[derive(Debug)]
+pub struct Undecodable {
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    /// Its status.
+    pub status: Option<GraphTokenStatus>,
+    /// What is wrong with the spec.
+    pub error: String,
 }
 
 /// Who goes first where many are due.
@@ -91,18 +103,28 @@ fn request(value: String) -> String {
 }
 
 impl Watched {
-    /// The object, or what is wrong with it: as after a CRD and an operator of different versions met.
-    pub fn decoded(&self) -> Result<GraphToken, Box<InvalidObject>> {
-        let spec = self.spec.as_deref().map_or("{}", RawValue::get);
-        let spec = serde_json::from_str(spec).map_err(|error| self.invalid("spec", &error))?;
-        let status = self.status.as_deref().map(|status| serde_json::from_str(status.get()));
-        let status = status.transpose().map_err(|error| self.invalid("status", &error))?;
-        Ok(GraphToken { metadata: self.meta.clone(), spec, status })
+    /// The object, or what is wrong with its spec. The status is the operator's own: it is read as far as it decodes.
+    pub fn decoded(&self) -> Result<GraphToken, Box<Undecodable>> {
+        let status = self.status.as_deref().map(|status| GraphTokenStatus::read(status.get()));
+        let metadata = self.meta.clone();
+        match serde_json::from_str(self.spec()) {
+            Ok(spec) => Ok(GraphToken { metadata, spec, status }),
+            Err(error) => Err(Box::new(Undecodable { metadata, status, error: format!("spec: {error}") })),
+        }
     }
 
-    /// The status, if it has one that decodes.
+    /// The spec as far as it decodes.
+    pub fn readable_spec(&self) -> Option<GraphTokenSpec> {
+        readable(self.spec())
+    }
+
+    /// The status as far as it decodes, to be read and not to be written back.
     pub fn status(&self) -> Option<GraphTokenStatus> {
-        serde_json::from_str(self.status.as_deref()?.get()).ok()
+        readable(self.status.as_deref()?.get())
+    }
+
+    fn spec(&self) -> &str {
+        self.spec.as_deref().map_or("{}", RawValue::get)
     }
 
     /// How urgent a look at it is. It takes no decoding of the whole.
@@ -148,10 +170,11 @@ impl Watched {
         let text = |part: &Option<String>| part.clone().unwrap_or_default();
         Version { uid: text(&self.meta.uid), resource_version: text(&self.meta.resource_version) }
     }
+}
 
-    fn invalid(&self, member: &str, error: &serde_json::Error) -> Box<InvalidObject> {
-        Box::new(InvalidObject { error: format!("{member}: {error}"), metadata: self.meta.clone() })
-    }
+/// What is usual takes one pass.
+fn readable<T: DeserializeOwned>(text: &str) -> Option<T> {
+    serde_json::from_str(text).ok().or_else(|| decodable(serde_json::from_str(text).ok()?))
 }
 
 impl Resource for Watched {
@@ -507,5 +530,18 @@ mod tests {
         let invalid = watched.decoded().unwrap_err();
         assert_eq!(invalid.metadata.name.as_deref(), Some("mail"));
         assert!(invalid.error.starts_with("spec: "), "{}", invalid.error);
+        assert_eq!(invalid.status.unwrap().observed_generation, -1);
+        assert!(watched.readable_spec().unwrap().grant.client_credentials.is_some());
+    }
+
+    #[test]
+    fn a_status_that_does_not_decode_is_no_reason_to_refuse_the_object() {
+        let mut object = sent(&json!({"grant": {"clientCredentials": {}}}));
+        object["status"] =
+            json!({"observedGeneration": 2, "refreshCount": "many", "conditions": [{"type": "Later"}]});
+        let watched: Watched = serde_json::from_str(&object.to_string()).unwrap();
+        let status = watched.decoded().unwrap().status.unwrap();
+        assert_eq!((status.observed_generation, status.refresh_count), (2, 0));
+        assert_eq!(status.to_json(), object["status"]);
     }
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::core::error_boundary::InvalidObject;
 
-use super::{TIMER, identity, save};
+use super::{TIMER, save};
 use crate::api::{ConditionStatus, ConditionType, GraphToken, GraphTokenStatus};
+use crate::cache::Undecodable;
 use crate::clients::Unresolved;
 use crate::context::Context;
 use crate::desired::SpecError;
@@ -16,16 +16,24 @@ use crate::state::Memory;
 use crate::status;
 use crate::store::StoreError;
 
-/// Tells the author of a `GraphToken` that does not decode, as after a CRD and an operator of different versions met.
-pub(super) async fn refuse(invalid: &InvalidObject, ctx: &Context) -> Result<Option<Duration>, StoreError> {
-    let identity = identity(&invalid.metadata);
-    let error = SpecError::Undecodable(invalid.error.clone());
-    let status = status::project_invalid(&identity, &GraphTokenStatus::default(), &error, ctx.now());
-    match status::write(&ctx.exchanger.client, &identity, &status).await {
-        // It was written: what comes back does not decode either.
-        Ok(_) | Err(StoreError::Unanswered(_)) => Ok(None),
-        Err(error) => Err(error),
-    }
+/// The operator may be replaced by one that reads the spec without a change of the object.
+const UNDECODABLE_PAUSE: Duration = Duration::from_hours(1);
+
+/// Tells the author of a `GraphToken` whose spec does not decode. All else in the status stays as it is.
+pub(super) async fn refuse(
+    undecodable: &Undecodable,
+    identity: &Identity,
+    ctx: &Context,
+    memory: &mut Memory,
+) -> Result<Option<Duration>, StoreError> {
+    let before = observe::status(undecodable.status.as_ref(), memory);
+    let error = SpecError::Undecodable(undecodable.error.clone());
+    let status = GraphTokenStatus {
+        next_refresh_time: before.next_refresh_time,
+        ..status::project_invalid(identity, &before, &error, ctx.now())
+    };
+    save(ctx, identity, memory, &before, status).await?;
+    Ok(Some(UNDECODABLE_PAUSE))
 }
 
 /// There is nothing to go by: the status says why, and the watches bring the end of it.
@@ -36,7 +44,7 @@ pub(super) async fn undecided(
     memory: &mut Memory,
     unresolved: Unresolved,
 ) -> Result<Option<Duration>, StoreError> {
-    let (before, now) = (observe::status(object, memory), ctx.now());
+    let (before, now) = (observe::status(object.status.as_ref(), memory), ctx.now());
     let left = before.expires_at.map(|at| Timestamp::from(at).duration_since(now));
     let left = left.and_then(|left| Duration::try_from(left).ok()).filter(|left| !left.is_zero());
     let ready = before.condition(ConditionType::Ready).is_some_and(|c| c.status == ConditionStatus::True);
