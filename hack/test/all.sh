@@ -119,6 +119,8 @@ pods() {
 # Stops an API server and an etcd for a minute: its own.
 outage() { RUST_TEST_THREADS=10 cargo test --locked --test outage; }
 
+# CRDs, statuses and credentials of another version.
+skew() { RUST_TEST_THREADS=2 cargo test --locked --test skew; }
 # Each brings up a control plane of its own: one after the other.
 tenants() { RUST_TEST_THREADS=1 cargo test --locked --test tenants; }
 # That every figure can be taken: what they are says nothing here.
@@ -148,6 +150,7 @@ step chart tests/hack/chart_test.sh
 step guide hack/test/guide.sh
 step monitoring hack/test/monitoring.sh
 step outage outage
+step skew skew
 step tenants tenants
 step bench bench
 step binaries tests/hack/cluster_binaries_test.sh
