@@ -394,7 +394,7 @@ mod tests {
     fn what_is_noted_of_a_graphtoken_after_it_was_forgotten_is_not_kept() {
         let (state, mail) = (State::default(), Key::new("ns", "mail"));
         let end = End { secret: Key::new("ns", "app-cert"), what: "certificate", at: Timestamp::UNIX_EPOCH };
-        let memory = state.take(&mail);
+        let (memory, _) = state.take(&mail);
         state.note_end(&mail, Some(end.clone()));
         assert_eq!(state.ends.all().len(), 1);
         state.forget(&mail);

@@ -129,7 +129,7 @@ impl Minds {
                     digest: known(family),
                     made_with_hash: "inputs".into(),
                     time: Timestamp::UNIX_EPOCH,
-                    reason: Reason::AuthorizationRequired,
+                    reason: Reason::AuthorizationRequired.into(),
                     message: String::new(),
                 }),
                 ..Record::default()

@@ -13,15 +13,35 @@ fn queue(slots: usize) -> Queue {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn key(namespace: &str, name: impl std::fmt::Display) -> Key {
-    Key::new(namespace, &format!("{name}"))
+fn key(namespace: &str, name: impl std::fmt::Display) -> Item {
+    Item::GraphToken(Key::new(namespace, &format!("{name}")))
+}
+
+impl Item {
+    fn name(&self) -> &str {
+        let (Self::GraphToken(key) | Self::Credential(key)) = self;
+        &key.name
+    }
+}
+
+impl Queue {
+    /// A reconcile that keeps its slot until its end.
+    fn finish(&mut self, item: Item, again: Option<Instant>) {
+        self.fail_or_finish(item, Ended::Well(again), Instant::now());
+    }
+
+    fn fail_or_finish(&mut self, item: Item, ended: Ended, now: Instant) {
+        let namespace = item.namespace().to_owned();
+        self.done(item, ended, &[], now);
+        self.release(&namespace);
+    }
 }
 
 /// A queue before which a namespace has 10,000, and all slots are taken that it may have.
-fn crowded(slots: usize, now: Instant) -> (Queue, Vec<Key>) {
+fn crowded(slots: usize, now: Instant) -> (Queue, Vec<Item>) {
     let mut queue = queue(slots);
     for n in 0..10_000 {
-        queue.wake(key("crowd", n), now);
+        queue.enqueue(key("crowd", n), now);
     }
     let at_work = std::iter::from_fn(|| queue.next(now)).collect();
     (queue, at_work)
@@ -32,7 +52,7 @@ async fn ten_thousand_of_one_namespace_leave_slots_free_for_another() {
     let now = Instant::now();
     let (mut queue, at_work) = crowded(16, now);
     assert_eq!(at_work.len(), 12);
-    queue.wake(key("quiet", "mail"), now);
+    queue.enqueue(key("quiet", "mail"), now);
     assert_eq!(queue.next(now), Some(key("quiet", "mail")), "none of those at work has ended");
     assert_eq!(queue.next(now), None, "the crowd gets no slot that is kept from it");
 }
@@ -62,23 +82,23 @@ async fn where_no_slot_is_left_a_newcomer_waits_for_one_turn_of_each_namespace_a
     let (mut queue, mut at_work) = crowded(slots, now);
     for other in ["b", "c", "d"] {
         for n in 0..1_000 {
-            queue.wake(key(other, n), now);
+            queue.enqueue(key(other, n), now);
         }
         at_work.extend(std::iter::from_fn(|| queue.next(now)));
     }
     assert_eq!(at_work.len(), slots);
-    queue.wake(key("quiet", "mail"), now);
+    queue.enqueue(key("quiet", "mail"), now);
     let mut served = Vec::new();
     for done in at_work.into_iter().take(order.len().min(slots)) {
         assert_eq!(queue.next(now), None);
-        queue.done(done, None);
+        queue.finish(done, None);
         served.extend(queue.next(now));
     }
     while served.len() < order.len() {
-        queue.done(served.last().unwrap().clone(), None);
+        queue.finish(served.last().unwrap().clone(), None);
         served.extend(queue.next(now));
     }
-    let served: Vec<_> = served.iter().map(|key| key.namespace.as_str()).collect();
+    let served: Vec<_> = served.iter().map(|key| key.namespace()).collect();
     assert_eq!(served, order);
 }
 
@@ -87,12 +107,12 @@ async fn namespaces_take_turns_and_each_serves_who_came_first() {
     let now = Instant::now();
     let mut queue = queue(1);
     for (namespace, name) in [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("b", 2), ("c", 1)] {
-        queue.wake(key(namespace, name), now);
+        queue.enqueue(key(namespace, name), now);
     }
     let mut served = Vec::new();
     while let Some(next) = queue.next(now) {
-        served.push(format!("{}{}", next.namespace, next.name));
-        queue.done(next, None);
+        served.push(format!("{}{}", next.namespace(), next.name()));
+        queue.finish(next, None);
     }
     assert_eq!(served, ["a1", "b1", "c1", "a2", "b2", "a3"]);
 }
@@ -103,12 +123,12 @@ async fn who_is_woken_twice_is_looked_at_once_and_at_the_earlier_time() {
     let mut queue = queue(4);
     let mail = || key("ns", "mail");
     for seconds in [5, 3, 9] {
-        queue.wake(mail(), now + SECOND * seconds);
+        queue.enqueue(mail(), now + SECOND * seconds);
     }
     assert_eq!(queue.due(), Some(now + SECOND * 3));
     assert_eq!(queue.next(now + SECOND * 2), None);
     assert_eq!(queue.next(now + SECOND * 3), Some(mail()));
-    queue.done(mail(), None);
+    queue.finish(mail(), None);
     assert_eq!((queue.due(), queue.next(now + SECOND * 60)), (None, None));
 }
 
@@ -126,13 +146,13 @@ async fn nobody_is_looked_at_twice_at_once(
 ) {
     let now = Instant::now();
     let mut queue = queue(4);
-    queue.wake(key("ns", "mail"), now);
+    queue.enqueue(key("ns", "mail"), now);
     let mail = queue.next(now).unwrap();
     if let Some(seconds) = woken {
-        queue.wake(mail.clone(), now + SECOND * seconds);
+        queue.enqueue(mail.clone(), now + SECOND * seconds);
     }
     assert_eq!(queue.next(now + SECOND * 90), None);
-    queue.done(mail, again.map(|seconds| now + SECOND * seconds));
+    queue.finish(mail, again.map(|seconds| now + SECOND * seconds));
     assert_eq!(queue.due(), due.map(|seconds| now + SECOND * seconds));
 }
 
@@ -161,49 +181,49 @@ proptest! {
         let mut now = Instant::now();
         let mut queue = queue(slots);
         let share = queue.share();
-        let (mut at_work, mut owed) = (Vec::<Key>::new(), HashSet::<Key>::new());
+        let (mut at_work, mut owed) = (Vec::<Item>::new(), HashSet::<Item>::new());
         for step in steps {
             match step {
                 Step::Wake(namespace, name, at) => {
                     let key = key(&namespace.to_string(), name);
                     owed.insert(key.clone());
-                    queue.wake(key, now + SECOND * u32::from(at));
+                    queue.enqueue(key, now + SECOND * u32::from(at));
                 }
                 Step::Take => if let Some(next) = queue.next(now) {
                     prop_assert!(!at_work.contains(&next), "twice at once: {next:?}");
                     owed.remove(&next);
                     at_work.push(next);
-                    let of_one = |ns: &str| at_work.iter().filter(|key| key.namespace == ns).count();
+                    let of_one = |ns: &str| at_work.iter().filter(|key| key.namespace() == ns).count();
                     prop_assert!(at_work.len() <= slots);
-                    prop_assert!(at_work.iter().all(|key| of_one(&key.namespace) <= share));
+                    prop_assert!(at_work.iter().all(|key| of_one(key.namespace()) <= share));
                 },
                 Step::Done(which, again) => if !at_work.is_empty() {
                     let done = at_work.remove(usize::from(which) % at_work.len());
                     if again.is_some() {
                         owed.insert(done.clone());
                     }
-                    queue.done(done, again.map(|again| now + SECOND * u32::from(again)));
+                    queue.finish(done, again.map(|again| now + SECOND * u32::from(again)));
                 },
                 Step::Pass(seconds) => now += SECOND * u32::from(seconds),
             }
         }
         for done in at_work.drain(..) {
-            queue.done(done, None);
+            queue.finish(done, None);
         }
         now += SECOND * 60;
         while let Some(next) = queue.next(now) {
             owed.remove(&next);
-            queue.done(next, None);
+            queue.finish(next, None);
         }
         prop_assert!(owed.is_empty(), "{owed:?}");
         prop_assert!(queue.known.is_empty() && queue.lines.is_empty() && queue.order.is_empty());
-        prop_assert_eq!((queue.due(), queue.at_work), (None, 0));
+        prop_assert_eq!((queue.due(), queue.taken), (None, 0));
     }
 }
 
 /// As the names say.
-fn urgency(key: &Key) -> Urgency {
-    key.name.parse().map_or(Urgency::New, Urgency::ExpiresAt)
+fn urgency(key: &Item) -> Urgency {
+    key.name().parse().map_or(Urgency::New, Urgency::ExpiresAt)
 }
 
 #[tokio::test]
@@ -211,20 +231,20 @@ async fn in_a_storm_the_new_go_first_and_then_who_expires_first() {
     let now = Instant::now();
     let mut queue = Queue::new(1, urgency);
     for name in ["300", "200", "250"] {
-        queue.wake(key("ns", name), now);
+        queue.enqueue(key("ns", name), now);
     }
     let mut served = vec![queue.next(now).unwrap()];
     for name in ["new", "newer", "100"] {
-        queue.wake(key("ns", name), now);
+        queue.enqueue(key("ns", name), now);
     }
     while let Some(last) = served.last() {
-        queue.done(last.clone(), None);
+        queue.finish(last.clone(), None);
         match queue.next(now) {
             Some(next) => served.push(next),
             None => break,
         }
     }
-    let served: Vec<_> = served.iter().map(|key| key.name.as_str()).collect();
+    let served: Vec<_> = served.iter().map(|key| key.name()).collect();
     assert_eq!(served, ["200", "new", "newer", "100", "250", "300"]);
 }
 
@@ -234,20 +254,120 @@ async fn who_becomes_urgent_while_it_waits_goes_first() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let (now, edited) = (Instant::now(), Arc::new(AtomicBool::new(false)));
     let is_edited = Arc::clone(&edited);
-    let mut queue = Queue::new(1, move |key| match &*key.name {
+    let mut queue = Queue::new(1, move |key| match key.name() {
         "300" if is_edited.load(Ordering::Relaxed) => Urgency::New,
         _ => urgency(key),
     });
     for name in ["100", "200", "300"] {
-        queue.wake(key("ns", name), now);
+        queue.enqueue(key("ns", name), now);
     }
     let first = queue.next(now).unwrap();
     edited.store(true, Ordering::Relaxed);
-    queue.wake(key("ns", "300"), now);
-    queue.done(first, None);
+    queue.enqueue(key("ns", "300"), now);
+    queue.finish(first, None);
     assert_eq!(queue.next(now), Some(key("ns", "300")));
-    queue.done(key("ns", "300"), None);
+    queue.finish(key("ns", "300"), None);
     assert_eq!(queue.next(now), Some(key("ns", "200")));
-    queue.done(key("ns", "200"), None);
+    queue.finish(key("ns", "200"), None);
     assert_eq!((queue.next(now), queue.due()), (None, None), "each once");
+}
+
+#[tokio::test]
+async fn an_item_that_is_enqueued_again_keeps_its_place_and_so_does_its_namespace() {
+    let now = Instant::now();
+    let mut queue = queue(1);
+    queue.enqueue(key("busy", 1), now);
+    let busy = queue.next(now).unwrap();
+    queue.enqueue(key("quiet", "mail"), now);
+    assert_eq!(queue.next(now), None, "no slot is free; it is in line now");
+    for n in 0..100 {
+        queue.enqueue(key(&format!("other-{n}"), "mail"), now);
+    }
+    assert_eq!(queue.next(now), None);
+    queue.enqueue(key("quiet", "mail"), now);
+    queue.finish(busy, None);
+    assert_eq!(queue.next(now), Some(key("quiet", "mail")));
+}
+
+#[tokio::test]
+async fn failures_back_off_from_two_seconds_to_a_minute_and_success_resets() {
+    let mut now = Instant::now();
+    let mut queue = queue(1);
+    queue.enqueue(key("ns", "mail"), now);
+    let fail = |queue: &mut Queue, now: &mut Instant| {
+        let item = queue.next(*now).unwrap();
+        queue.fail_or_finish(item, Ended::Failed, *now);
+        let wait = queue.due().unwrap() - *now;
+        *now += wait;
+        wait.as_secs_f64()
+    };
+    for most in [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0] {
+        let wait = fail(&mut queue, &mut now);
+        assert!((most * 0.75 - 0.01..=most).contains(&wait), "{wait} s of {most}");
+    }
+    let item = queue.next(now).unwrap();
+    queue.fail_or_finish(item, Ended::Well(Some(now)), now);
+    assert!(fail(&mut queue, &mut now) <= 2.0);
+}
+
+#[tokio::test]
+async fn those_that_failed_together_do_not_come_back_together() {
+    let now = Instant::now();
+    let mut queue = queue(16);
+    for n in 0..16 {
+        queue.enqueue(key(&format!("ns-{n}"), "mail"), now);
+    }
+    let mut due = HashSet::new();
+    while let Some(item) = queue.next(now) {
+        queue.fail_or_finish(item.clone(), Ended::Failed, now);
+        let Place::Later(at) = queue.known[&item].place else { panic!("it is due later") };
+        due.insert(at);
+    }
+    assert!(due.len() >= 12, "{} different times", due.len());
+}
+
+fn version(resource_version: &str) -> Version {
+    Version { uid: "secret".to_owned(), resource_version: resource_version.to_owned() }
+}
+
+#[rstest]
+#[case::own_writes(&["7", "8"], false)]
+#[case::none(&[], false)]
+#[case::somebody_elses(&["8", "9"], true)]
+#[tokio::test]
+async fn what_a_watch_shows_meanwhile_is_news_unless_the_reconcile_wrote_it(
+    #[case] seen: &[&str],
+    #[case] again: bool,
+) {
+    let now = Instant::now();
+    let mut queue = queue(1);
+    queue.enqueue(key("ns", "mail"), now);
+    let item = queue.next(now).unwrap();
+    for seen in seen {
+        queue.changed(item.clone(), version(seen), now);
+    }
+    queue.done(item, Ended::Well(None), &[version("7"), version("8")], now);
+    assert_eq!(queue.due().is_some(), again);
+    queue.release("ns");
+    queue.changed(key("ns", "mail"), version("8"), now);
+    assert!(queue.due().is_some(), "nothing is running that could have written it");
+}
+
+#[tokio::test]
+async fn a_slot_that_is_handed_on_counts_until_it_is_released() {
+    let now = Instant::now();
+    let mut queue = queue(2);
+    for (namespace, name) in [("a", 1), ("a", 2), ("b", 1), ("c", 1)] {
+        queue.enqueue(key(namespace, name), now);
+    }
+    let first = queue.next(now).unwrap();
+    queue.done(first, Ended::Well(None), &[], now);
+    assert_eq!(
+        queue.next(now),
+        Some(key("b", 1)),
+        "an acquisition of the first has the slot of its namespace"
+    );
+    assert_eq!(queue.next(now), None);
+    queue.release("a");
+    assert_eq!(queue.next(now), Some(key("c", 1)));
 }

@@ -286,7 +286,7 @@ impl World {
             digest: digest.into(),
             made_with_hash: self.observed.inputs.clone(),
             time: after(-ago),
-            reason,
+            reason: reason.into(),
             message: "it was rejected".into(),
         }
     }

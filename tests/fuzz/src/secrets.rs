@@ -91,6 +91,7 @@ fn meta(token: Option<&[u8]>) -> Meta {
         uid: "secret-uid".into(),
         resource_version: "5".into(),
         labels: labels("mail", &BTreeMap::new()),
+        labels_cut: false,
         annotations,
         owners: vec![UID.to_owned()],
         deleting: false,
