@@ -234,11 +234,11 @@ pub fn tail(log: &Path) -> String {
     format!("{}:\n{}", log.display(), lines[lines.len().saturating_sub(30)..].join("\n"))
 }
 
-/// The lines of a log at level error, with spaces around each field, and values as they are in the object.
+/// The lines of a log at level error, with a space on both sides of each field, and without quotes.
 pub fn error_lines(log: &Path) -> Vec<String> {
     let text = String::from_utf8_lossy(&std::fs::read(log).unwrap()).into_owned();
     let lines = text.lines().filter(|line| line.contains(" ERROR "));
-    lines.map(|line| format!("{line} ").replace(['"', '{', '}', ':'], " ").replace("  ", " ")).collect()
+    lines.map(|line| format!("{line} ").replace('"', "").replace(['{', '}', ':'], " ")).collect()
 }
 
 /// A scrape of `/metrics`.
