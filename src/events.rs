@@ -2,50 +2,58 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource as _;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use kube::runtime::events::{Event, EventType, Reporter};
 
 use crate::api::names::MANAGER;
 use crate::api::{Condition, ConditionStatus, ConditionType, GraphToken, GraphTokenStatus, Open, Reason};
 use crate::observed::Identity;
 
 mod reason;
+mod writer;
 
 pub use reason::EventReason;
+
+use writer::Writer;
 
 /// The API server takes notes of at most this many bytes.
 const MAX_NOTE: usize = 1024;
 
-/// Writes events about `GraphToken`s.
+/// Writes events about `GraphToken`s, in a task of its own: it never makes a reconcile wait. Clones share the task.
+#[derive(Clone)]
 pub struct Events {
-    client: kube::Client,
-    reporter: Reporter,
+    writer: Writer,
 }
 
 impl Events {
-    /// Events of this process.
+    /// Events of this process. Must be called within a runtime.
     pub fn new(client: kube::Client, instance: String) -> Self {
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance) };
-        Self { client, reporter }
+        Self { writer: Writer::start(client, reporter) }
     }
 
     /// Something a user should know.
-    pub async fn warning(&self, identity: &Identity, reason: EventReason, note: &str) {
-        self.publish(identity, EventType::Warning, reason.as_str(), note).await;
+    pub fn warning(&self, identity: &Identity, reason: EventReason, note: &str) {
+        self.publish(identity, EventType::Warning, reason.as_str(), note);
     }
 
     /// Something good.
-    pub async fn normal(&self, identity: &Identity, reason: EventReason, note: &str) {
-        self.publish(identity, EventType::Normal, reason.as_str(), note).await;
+    pub fn normal(&self, identity: &Identity, reason: EventReason, note: &str) {
+        self.publish(identity, EventType::Normal, reason.as_str(), note);
     }
 
     /// Says what changed between two statuses.
-    pub async fn changed(&self, identity: &Identity, before: &GraphTokenStatus, after: &GraphTokenStatus) {
+    pub fn changed(&self, identity: &Identity, before: &GraphTokenStatus, after: &GraphTokenStatus) {
         for (type_, reason, note) in changes(before, after) {
-            self.publish(identity, type_, reason, note).await;
+            self.publish(identity, type_, reason, note);
         }
     }
 
-    async fn publish(&self, identity: &Identity, type_: EventType, reason: &str, note: &str) {
+    /// Waits until the events so far are written, or given up.
+    pub async fn flush(&self) {
+        self.writer.flush().await;
+    }
+
+    fn publish(&self, identity: &Identity, type_: EventType, reason: &str, note: &str) {
         let event = Event {
             type_,
             reason: reason.to_owned(),
@@ -61,15 +69,7 @@ impl Events {
             uid: Some(identity.uid.clone()),
             ..ObjectReference::default()
         };
-        // A recorder of its own: a longer-lived one takes events of one reason for repetitions, and keeps the first note.
-        let recorder = Recorder::new(self.client.clone(), self.reporter.clone());
-        if let Err(error) = recorder.publish(&event, &regarding).await {
-            tracing::debug!(
-                error = crate::kubeclient::describe(&error),
-                reason,
-                "an event could not be written"
-            );
-        }
+        self.writer.write(event, regarding);
     }
 }
 

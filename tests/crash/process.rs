@@ -92,6 +92,7 @@ struct Process {
     world: Arc<World>,
     work: Work,
     acquisitions: Acquisitions,
+    events: Events,
     caches: Caches,
     reconciles: u64,
     results: u64,
@@ -129,6 +130,8 @@ impl Process {
             allow_http_endpoints: true,
             ..Guards::default()
         };
+        let events = Events::new(client, holder.to_owned());
+        let written = events.clone();
         let controller = Controller::new(term, |Mirrors { graphtokens, secrets }| Context {
             exchanger,
             graphtokens,
@@ -137,7 +140,7 @@ impl Process {
             state: State::default(),
             guards,
             secret_labels: BTreeMap::new(),
-            events: Events::new(client, holder.to_owned()),
+            events,
         });
         tokio::spawn(controller.worker());
         let caches = Caches::new(world, controller.scopes()[0].clone());
@@ -158,6 +161,7 @@ impl Process {
                 self.world.reconciles();
             }
             self.run().await?;
+            self.events.flush().await;
             if self.world.dying() {
                 return Err(Killed);
             }

@@ -48,9 +48,7 @@ pub const REFRESH_TOKEN_FIRST_ISSUE: Scenario = Scenario {
         "POST secrets mail-graphtoken-credential (pending)",
         "POST token refresh_token",
         "PATCH secrets mail-graphtoken-credential (commit)",
-        "POST events SeedAdopted",
         "POST secrets mail (publish)",
-        "POST events TokenValid",
         "PATCH graphtokens/status mail",
     ],
 };
@@ -78,7 +76,6 @@ pub const REFRESH_TOKEN_NEW_SEED: Scenario = Scenario {
         "PATCH secrets mail-graphtoken-credential (pending)",
         "POST token refresh_token",
         "PATCH secrets mail-graphtoken-credential (commit)",
-        "POST events SeedAdopted",
         "PATCH secrets mail (publish)",
         "PATCH graphtokens/status mail",
     ],
@@ -106,7 +103,6 @@ pub const REFRESH_TOKEN_CREATED_AGAIN: Scenario = Scenario {
         "GET secrets seed",
         "GET secrets mail-graphtoken-credential",
         "POST secrets mail (publish)",
-        "POST events TokenValid",
         "PATCH graphtokens/status mail",
     ],
 };
@@ -157,7 +153,6 @@ pub const REFRESH_TOKEN_LOGIN: Scenario = Scenario {
         "PATCH secrets mail-graphtoken-credential (pending)",
         "POST token refresh_token",
         "PATCH secrets mail-graphtoken-credential (commit)",
-        "POST events LoginAdopted",
         "PATCH secrets mail (publish)",
         "DELETE secrets mail-graphtoken-login",
         "PATCH graphtokens/status mail",
@@ -172,18 +167,13 @@ pub const DEVICE_CODE_FIRST_ISSUE: Scenario = Scenario {
         "GET secrets mail-graphtoken-credential",
         "POST device",
         "POST secrets mail-graphtoken-credential (device)",
-        "POST events DeviceCodeIssued",
-        "POST events AuthorizationRequired",
         "PATCH graphtokens/status mail",
         "GET secrets mail-graphtoken-credential",
         POLL,
         "GET secrets mail-graphtoken-credential",
         POLL,
         "PATCH secrets mail-graphtoken-credential (commit)",
-        "POST events SignedIn",
         "POST secrets mail (publish)",
-        "POST events Refreshed",
-        "POST events TokenValid",
         "PATCH graphtokens/status mail",
     ],
 };
@@ -201,10 +191,8 @@ pub const PROBE_FIRST_ISSUE: Scenario = Scenario {
         "POST secrets mail-graphtoken-credential (pending)",
         "POST token refresh_token",
         "PATCH secrets mail-graphtoken-credential (commit)",
-        "POST events SeedAdopted",
         "POST secrets mail (publish)",
         "GET graph me/mailFolders/inbox",
-        "POST events TokenValid",
         "PATCH graphtokens/status mail",
     ],
 };
@@ -254,7 +242,6 @@ pub const RESTART_ROUTINE: Scenario = Scenario {
         "PATCH graphtokens/status mail",
         "GET deployments reader",
         "PATCH deployments reader (roll)",
-        "POST events Restarted",
     ],
 };
 
@@ -267,7 +254,6 @@ pub const RESTART_APP: Scenario = Scenario {
         "PATCH graphtokens/status mail",
         "GET deployments reader",
         "PATCH deployments reader (roll)",
-        "POST events Restarted",
     ],
 };
 
@@ -278,7 +264,6 @@ pub const CLIENT_CREDENTIALS_FIRST_ISSUE: Scenario = Scenario {
         "GET secrets client",
         "POST token client_credentials",
         "POST secrets mail (publish)",
-        "POST events TokenValid",
         "PATCH graphtokens/status mail",
     ],
 };
@@ -306,7 +291,6 @@ pub const CERTIFICATE_FIRST_ISSUE: Scenario = Scenario {
         "GET secrets app-cert",
         "POST token client_credentials",
         "POST secrets mail (publish)",
-        "POST events TokenValid",
         "PATCH graphtokens/status mail",
     ],
 };
@@ -322,9 +306,7 @@ pub const CERTIFICATE_DELEGATED: Scenario = Scenario {
         "POST secrets mail-graphtoken-credential (pending)",
         "POST token refresh_token",
         "PATCH secrets mail-graphtoken-credential (commit)",
-        "POST events SeedAdopted",
         "POST secrets mail (publish)",
-        "POST events TokenValid",
         "PATCH graphtokens/status mail",
     ],
 };
@@ -337,7 +319,6 @@ pub const WORKLOAD_IDENTITY_FIRST_ISSUE: Scenario = Scenario {
         "POST serviceaccounts/token etl",
         "POST token client_credentials",
         "POST secrets mail (publish)",
-        "POST events TokenValid",
         "PATCH graphtokens/status mail",
     ],
 };
