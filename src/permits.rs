@@ -54,7 +54,7 @@ impl Limit {
 
 /// Permission to have one request in flight. It is given back when it is dropped.
 pub struct Permit {
-    permit: Option<OwnedSemaphorePermit>,
+    held: Option<OwnedSemaphorePermit>,
     of: Of,
     permits: Permits,
 }
@@ -94,7 +94,7 @@ impl Permits {
         let mut shared = self.lock();
         let limit = shared.limit(&of);
         if let Ok(permit) = Arc::clone(&limit.permits).try_acquire_owned() {
-            return Admission::Granted(Permit { permit: Some(permit), of, permits: self.clone() });
+            return Admission::Granted(Permit { held: Some(permit), of, permits: self.clone() });
         }
         if limit.parked.is_empty() {
             return Admission::Busy;
@@ -108,9 +108,9 @@ impl Permits {
         let of = of(client);
         let permits = Arc::clone(&self.lock().limit(&of).permits);
         // Before it has one, so that a wait that is cancelled leaves nothing behind.
-        let mut permit = Permit { permit: None, of, permits: self.clone() };
+        let mut permit = Permit { held: None, of, permits: self.clone() };
         // The semaphore is never closed.
-        permit.permit = permits.acquire_owned().await.ok();
+        permit.held = permits.acquire_owned().await.ok();
         permit
     }
 
@@ -188,7 +188,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut shared = self.permits.lock();
         // Under the lock, so that nobody is parked between this and the next line.
-        drop(self.permit.take());
+        drop(self.held.take());
         let unparked = shared.unpark(&self.of);
         drop(shared);
         unparked.run();

@@ -140,7 +140,7 @@ async fn pass(
     };
     if let Some(finished) = finished {
         let status = sketched.status.clone();
-        sketched = look.apply(finished, sketched).await;
+        sketched = look.apply(finished, sketched);
         // Whatever fails from here on, this is not forgotten.
         look.memory.keep_unsaved(&status, &sketched.status);
     }
@@ -175,7 +175,7 @@ async fn conclude(
     let login_stays = !discard_login(ctx, &observed, memory).await;
     let retry = former.is_some() || login_stays;
     status.secret_name = former.or(status.secret_name);
-    say(ctx, desired, &observed, memory).await;
+    say(ctx, desired, &observed, memory);
     let saved = save(ctx, &observed.identity, memory, before, status).await;
     // A status that is rejected, as by the CRD of another version, holds up no workload.
     let restart_at = restart::see_to(ctx, desired, &observed, memory).await;
@@ -227,7 +227,7 @@ async fn save(
     if *before == status && memory.unsaved.is_none() {
         return Ok(false);
     }
-    ctx.events.changed(identity, before, &status).await;
+    ctx.events.changed(identity, before, &status);
     // Kept even if it cannot be written: failure counts hold back the next attempt while the API server is away.
     memory.unsaved = Some(Box::new(Unsaved { announced: Some(status.clone()), status: status.clone() }));
     let key = Key::new(&identity.namespace, &identity.name);

@@ -78,7 +78,7 @@ pub async fn see_to(
                 Some(plus(now, if error.is_transient() { RETRY } else { REFUSED_RETRY }))
             }
         };
-        say(ctx, desired, observed, memory, workload, &outcome).await;
+        say(ctx, desired, observed, memory, workload, &outcome);
         let handled = Restart { content: change.content.to_owned(), again };
         memory.restarts.insert(workload.clone(), handled);
     }
@@ -142,7 +142,7 @@ fn resource(kind: WorkloadKind) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("apps", "v1", kind), plural)
 }
 
-async fn say(
+fn say(
     ctx: &Context,
     desired: &Desired,
     observed: &Observed,
@@ -156,13 +156,11 @@ async fn say(
     let trouble = match outcome {
         Outcome::Later(_) => return,
         Outcome::Rolled => {
-            events
-                .normal(
-                    identity,
-                    EventReason::Restarted,
-                    &format!("{what} is rolled out anew: Secret {secret} changed"),
-                )
-                .await;
+            events.normal(
+                identity,
+                EventReason::Restarted,
+                &format!("{what} is rolled out anew: Secret {secret} changed"),
+            );
             None
         }
         Outcome::Done => None,
@@ -191,6 +189,6 @@ async fn say(
     memory.said.retain(|said| !said.starts_with(&of_this));
     memory.said.extend(now);
     if let Some((reason, note)) = trouble.filter(|_| news) {
-        events.warning(identity, reason, &note).await;
+        events.warning(identity, reason, &note);
     }
 }

@@ -100,7 +100,7 @@ impl Exchanger {
         let exchanger = self.clone();
         self.acquisitions.start(&key, &uid, |progress| async move {
             let attempt = job.attempt();
-            let report = exchanger.run(job, waiting, &progress).await;
+            let report = Box::pin(exchanger.run(job, waiting, &progress)).await;
             Finished::Acquired { attempt, report }
         })
     }

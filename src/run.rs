@@ -1,7 +1,7 @@
 //! `graphtoken run`: one process, from its start through its terms of leadership to its end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kube::Api;
@@ -39,6 +39,9 @@ const START_PAUSE: Duration = Duration::from_secs(2);
 const FINISH: Duration = Duration::from_secs(30);
 /// And giving the Lease back this long.
 const RELEASE: Duration = Duration::from_secs(10);
+
+/// For how long the process waits for its last events to be written.
+const LAST_EVENTS: Duration = Duration::from_secs(2);
 
 /// Why the operator could not run.
 #[derive(Debug, Error)]
@@ -82,48 +85,69 @@ pub async fn run(settings: Settings) -> Result<(), Error> {
     let config = kubeclient::infer().await?;
     let metrics = Metrics::default();
     let clients = Clients::new(&config, settings.kube_qps, &metrics)?;
-    let heartbeats = Heartbeats::default();
-    // Not while the API server is not reached: the Lease is better held by one that reaches it.
-    let serving = watch::Sender::new(false);
+    let provider = Arc::new(provider(&settings)?);
+    let shown = Shown::default();
+    let (mut admin, served) = serve_admin(&settings, &metrics, &shown).await?;
+
+    // Not before the API server is reached: the Lease is better held by one that reaches it.
+    tokio::select! {
+        () = reach(&clients, &settings, &shown, &stop) => {}
+        ended = admin.ended() => return Err(ended.into()),
+    }
     let identity = leader::identity();
-    let (lease, mut elector) = stand(&settings, &config, &clients, &identity, &serving, &heartbeats);
+    let serving = watch::Sender::new(false);
+    let (lease, mut elector) = stand(&settings, &config, &clients, &identity, &serving, &shown.heartbeats);
+    let _ = shown.lease.set(lease.clone());
     let exchanger = Exchanger {
-        provider: Arc::new(provider(&settings)?),
+        provider,
         client: clients.requests.clone(),
         clock: Clock::system(),
-        lease: lease.clone(),
+        lease,
         lease_duration: settings.leader_election.then_some(settings.lease_duration),
-        metrics: metrics.clone(),
-        holder: identity,
+        metrics,
+        holder: identity.clone(),
         acquisitions: Acquisitions::new(stop.clone()),
         permits: Permits::default(),
         throttle: Throttle::default(),
     };
     let acquisitions = exchanger.acquisitions.clone();
-    let process = Process {
-        settings,
-        clients,
-        exchanger,
-        caches: Caches::default(),
-        heartbeats,
-        serving,
-        reached: Arc::default(),
-        stop: stop.clone(),
-    };
-    let (mut admin, served) = process.serve_admin(metrics, lease).await?;
+    let events = Events::new(clients.requests.clone(), identity);
+    let terms =
+        Terms { settings, clients, exchanger, events: events.clone(), shown, serving, stop: stop.clone() };
     let outcome = tokio::select! {
-        outcome = process.serve_terms() => outcome,
+        outcome = terms.serve() => outcome,
         ended = admin.ended() => Err(ended),
         ended = elector_ended(&mut elector) => Err(ended),
     };
     stop.cancel();
-    let finished =
-        finish(&acquisitions, elector.filter(|_| outcome.is_ok() || !acquisitions.is_empty())).await;
+    let finished = finish(&acquisitions, &events, elector).await;
     served.cancel();
     outcome?;
     finished?;
     tracing::info!("ended");
     Ok(())
+}
+
+/// What `/livez`, `/readyz` and `/metrics` show.
+#[derive(Clone, Default)]
+struct Shown {
+    heartbeats: Heartbeats,
+    caches: Caches,
+    /// Whether the API server was reached.
+    reached: Arc<AtomicBool>,
+    /// Set once this process stands for election.
+    lease: Arc<OnceLock<Lease>>,
+}
+
+impl Shown {
+    fn leads(&self) -> bool {
+        self.lease.get().is_some_and(Lease::leading)
+    }
+
+    /// A standby has no mirrors, and is ready to take over.
+    fn is_ready(&self) -> bool {
+        self.reached.load(Ordering::Relaxed) && (!self.leads() || self.caches.are_filled())
+    }
 }
 
 /// Stands for election, if leaders are elected.
@@ -162,7 +186,11 @@ async fn elector_ended(elector: &mut Option<Campaign>) -> TaskEnded {
 
 /// Finishes what is running, then gives the Lease back: until a new refresh token is stored, no other process is to send the
 /// old one.
-async fn finish(acquisitions: &Acquisitions, elector: Option<Campaign>) -> Result<(), Error> {
+async fn finish(
+    acquisitions: &Acquisitions,
+    events: &Events,
+    elector: Option<Campaign>,
+) -> Result<(), Error> {
     let unstored = acquisitions.finish(FINISH).await;
     for Key { namespace, name } in &unstored {
         tracing::error!(
@@ -172,6 +200,7 @@ async fn finish(acquisitions: &Acquisitions, elector: Option<Campaign>) -> Resul
              once, a user has to sign in again"
         );
     }
+    let _ = tokio::time::timeout(LAST_EVENTS, events.flush()).await;
     if let Some(elector) = elector
         && tokio::time::timeout(RELEASE, elector.release()).await.is_err()
     {
@@ -181,27 +210,25 @@ async fn finish(acquisitions: &Acquisitions, elector: Option<Campaign>) -> Resul
 }
 
 /// What the terms of leadership of this process share.
-struct Process {
+struct Terms {
     settings: Settings,
     clients: Clients,
     exchanger: Exchanger,
-    caches: Caches,
-    heartbeats: Heartbeats,
+    events: Events,
+    shown: Shown,
     serving: watch::Sender<bool>,
-    reached: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
-impl Process {
+impl Terms {
     /// Serves one term after another until the process is to end.
-    async fn serve_terms(&self) -> Result<(), TaskEnded> {
-        self.reach().await;
+    async fn serve(&self) -> Result<(), TaskEnded> {
         let mut lease = self.exchanger.lease.clone();
         while !self.stop.is_cancelled() {
             if lease.leading() {
                 self.serving.send_replace(true);
-                self.serve_a_term().await?;
-                // What the term began is finished before the process ends, and the Lease is kept until then.
+                self.serve_one().await?;
+                // What a term began is finished before the process ends, and the Lease is kept until then.
                 self.serving.send_replace(self.stop.is_cancelled());
             } else {
                 tokio::select! {
@@ -214,7 +241,7 @@ impl Process {
     }
 
     /// Works until the Lease is lost or the process is to end.
-    async fn serve_a_term(&self) -> Result<(), TaskEnded> {
+    async fn serve_one(&self) -> Result<(), TaskEnded> {
         let ends = self.stop.child_token();
         let mut lease = self.exchanger.lease.clone();
         let controller = self.controller(ends.clone());
@@ -239,12 +266,11 @@ impl Process {
             concurrency: settings.concurrency,
             client_namespace: settings.client_namespace.clone(),
             metrics: self.exchanger.metrics.clone(),
-            caches: self.caches.clone(),
-            heartbeats: self.heartbeats.clone(),
+            caches: self.shown.caches.clone(),
+            heartbeats: self.shown.heartbeats.clone(),
             stop,
         };
-        let exchanger = self.exchanger.clone();
-        let events = Events::new(self.clients.requests.clone(), exchanger.holder.clone());
+        let (exchanger, events) = (self.exchanger.clone(), self.events.clone());
         let guards = Guards {
             allowed_endpoint_hosts: settings.allowed_endpoint_hosts.clone(),
             allow_http_endpoints: settings.allow_http_endpoints,
@@ -265,75 +291,69 @@ impl Process {
             events,
         })
     }
+}
 
-    /// Waits for the API server and the CRD, saying what is missing.
-    async fn reach(&self) {
-        let heart = self.heartbeats.of("start");
-        let api: Api<GraphToken> = match self.settings.namespaces.first() {
-            Some(namespace) => Api::namespaced(self.clients.requests.clone(), namespace),
-            None => Api::all(self.clients.requests.clone()),
-        };
-        while !self.stop.is_cancelled() {
-            heart.beat();
-            match api.list_metadata(&ListParams::default().limit(1)).await {
-                Ok(_) => {
-                    self.reached.store(true, Ordering::Relaxed);
-                    return;
-                }
-                Err(kube::Error::Api(status)) if status.code == 404 => {
-                    tracing::error!(
-                        "the CRD graphtokens.graphtoken.io is not there; install it: kubectl apply -f crds/"
-                    );
-                }
-                Err(error) => {
-                    tracing::error!(
-                        error = kubeclient::describe(&error),
-                        "the API server does not answer as it should"
-                    );
-                }
+/// Waits for the API server and the CRD, saying what is missing.
+async fn reach(clients: &Clients, settings: &Settings, shown: &Shown, stop: &CancellationToken) {
+    let heart = shown.heartbeats.of("start");
+    let api: Api<GraphToken> = match settings.namespaces.first() {
+        Some(namespace) => Api::namespaced(clients.requests.clone(), namespace),
+        None => Api::all(clients.requests.clone()),
+    };
+    while !stop.is_cancelled() {
+        heart.beat();
+        match api.list_metadata(&ListParams::default().limit(1)).await {
+            Ok(_) => {
+                shown.reached.store(true, Ordering::Relaxed);
+                return;
             }
-            tokio::select! {
-                () = tokio::time::sleep(START_PAUSE) => {}
-                () = self.stop.cancelled() => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                tracing::error!(
+                    "the CRD graphtokens.graphtoken.io is not there; install it: kubectl apply -f crds/"
+                );
+            }
+            Err(error) => {
+                tracing::error!(
+                    error = kubeclient::describe(&error),
+                    "the API server does not answer as it should"
+                );
             }
         }
+        tokio::select! {
+            () = tokio::time::sleep(START_PAUSE) => {}
+            () = stop.cancelled() => {}
+        }
     }
+}
 
-    /// Starts to serve `/livez`, `/readyz` and `/metrics`, until the token is cancelled.
-    async fn serve_admin(
-        &self,
-        metrics: Metrics,
-        lease: Lease,
-    ) -> Result<(Supervised, CancellationToken), Error> {
-        let address = self.settings.listen;
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
-        let (heartbeats, reached) = (self.heartbeats.clone(), Arc::clone(&self.reached));
-        let (leading, ready_lease, filled) = (lease.clone(), lease, self.caches.clone());
-        let admin = Admin {
-            live: Box::new(move || heartbeats.hanging().is_none()),
-            // A standby has no mirrors, and is ready to take over.
-            ready: Box::new(move || {
-                reached.load(Ordering::Relaxed) && (!ready_lease.leading() || filled.are_filled())
-            }),
-            registry: {
-                let (objects, ends) = (self.caches.clone(), self.caches.clone());
-                let mut registry =
-                    metrics.registry(move || leading.leading(), Arc::new(move || objects.samples()));
-                metrics::register_ends(&mut registry, move || ends.ends());
-                registry
-            },
-        };
-        let stop = CancellationToken::new();
-        let ended = stop.clone().cancelled_owned();
-        let mut tasks = Supervised::default();
-        tasks.spawn("admin server", async move {
-            if let Err(error) = admin::serve(listener, admin, ended).await {
-                tracing::error!(%error, "cannot serve /livez, /readyz and /metrics any more");
-            }
-        });
-        Ok((tasks, stop))
-    }
+/// Starts to serve `/livez`, `/readyz` and `/metrics`, until the token is cancelled.
+async fn serve_admin(
+    settings: &Settings,
+    metrics: &Metrics,
+    shown: &Shown,
+) -> Result<(Supervised, CancellationToken), Error> {
+    let address = settings.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let [live, ready, leading, objects, ends] = [(); 5].map(|()| shown.clone());
+    let admin = Admin {
+        live: Box::new(move || live.heartbeats.hanging().is_none()),
+        ready: Box::new(move || ready.is_ready()),
+        registry: {
+            let samples = Arc::new(move || objects.caches.samples());
+            let mut registry = metrics.registry(move || leading.leads(), samples);
+            metrics::register_ends(&mut registry, move || ends.caches.ends());
+            registry
+        },
+    };
+    let stop = CancellationToken::new();
+    let ended = stop.clone().cancelled_owned();
+    let mut tasks = Supervised::default();
+    tasks.spawn("admin server", async move {
+        if let Err(error) = admin::serve(listener, admin, ended).await {
+            tracing::error!(%error, "cannot serve /livez, /readyz and /metrics any more");
+        }
+    });
+    Ok((tasks, stop))
 }
 
 /// Whether the certificates of a bundle are any is known only here.

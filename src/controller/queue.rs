@@ -21,7 +21,7 @@ use crate::state::{Key, Version};
 const KEPT: usize = 4;
 
 /// The first wait after a failed reconcile, and the longest.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
 
 /// What is reconciled.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,7 +132,8 @@ impl Queue {
                     let (before, came) = (*known, *came);
                     let urgency = (self.urgency)(&item);
                     *known = urgency;
-                    self.change(&item.namespace().to_owned(), |line| {
+                    let namespace = item.namespace().to_owned();
+                    self.change(&namespace, |line| {
                         line.waiting.remove(&(before, came, item.clone()));
                         line.waiting.insert((urgency, came, item));
                     });
@@ -226,7 +227,7 @@ impl Queue {
         {
             self.served += 1;
             let (since, urgency) = (self.served, (self.urgency)(&item));
-            self.change(&item.namespace().to_owned(), |line| {
+            self.change(item.namespace(), |line| {
                 if line.waiting.is_empty() && line.taken == 0 {
                     line.since = since;
                 }
@@ -259,7 +260,7 @@ fn backoff(item: &Item, failures: u32) -> Duration {
     let mut hasher = DefaultHasher::new();
     (item, failures).hash(&mut hasher);
     let shortened = u32::try_from(hasher.finish() % 251).unwrap_or_default();
-    doubled - doubled / 1000 * shortened
+    doubled.saturating_sub(doubled / 1000 * shortened)
 }
 
 #[cfg(test)]

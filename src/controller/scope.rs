@@ -34,7 +34,9 @@ impl Scope {
     pub fn graphtoken_event(&self, event: Result<Event<Watched>, String>) {
         let Ok(event) = event else { return self.everyone.heard(&self.namespace) };
         let News { changed, gone } = self.graphtokens.take_in(&event);
-        gone.iter().for_each(|key| self.forget(key));
+        for key in &gone {
+            self.forget(key);
+        }
         match event {
             Event::Apply(object) => {
                 self.note_throttling(&object);

@@ -225,7 +225,7 @@ fn log(item: &Item, error: &StoreError) {
     match error {
         // The watch brings the change.
         StoreError::Conflict | StoreError::Gone => {
-            tracing::debug!(%error, namespace, name, "reconcile is repeated")
+            tracing::debug!(%error, namespace, name, "reconcile is repeated");
         }
         error => tracing::warn!(%error, namespace, name, "reconcile failed"),
     }

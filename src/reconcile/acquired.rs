@@ -17,7 +17,7 @@ use crate::status;
 
 impl Look<'_> {
     /// Takes over what a task brought; `None`: it panicked.
-    pub(super) async fn apply(&mut self, finished: Option<Finished>, mut observed: Observed) -> Observed {
+    pub(super) fn apply(&mut self, finished: Option<Finished>, mut observed: Observed) -> Observed {
         match finished {
             Some(Finished::Acquired { attempt, report }) => {
                 if self.handles_the_request(&report, attempt.source, &observed) {
@@ -32,7 +32,7 @@ impl Look<'_> {
                         }
                         observed
                     }
-                    report => self.acquired(report, attempt.source, observed).await,
+                    report => self.acquired(report, attempt.source, observed),
                 }
             }
             Some(Finished::Verified { trial, facts, verdict }) => {
@@ -81,21 +81,18 @@ impl Look<'_> {
         observed
     }
 
-    async fn acquired(&mut self, report: Report, source: Source, mut observed: Observed) -> Observed {
+    fn acquired(&mut self, report: Report, source: Source, mut observed: Observed) -> Observed {
         let identity = observed.identity.clone();
         match report {
             Report::Issued { credential, in_hand, adopted, warnings } => {
                 for warning in warnings {
                     if self.memory.said.insert(format!("{warning:?}")) {
-                        self.ctx
-                            .events
-                            .warning(&identity, EventReason::OddAnswer, &warning.to_string())
-                            .await;
+                        self.ctx.events.warning(&identity, EventReason::OddAnswer, &warning.to_string());
                     }
                 }
                 if let Some(source) = adopted {
                     let (reason, note) = sign_in_event(source);
-                    self.ctx.events.normal(&identity, reason, note).await;
+                    self.ctx.events.normal(&identity, reason, note);
                 }
                 tracing::info!(
                     namespace = identity.namespace, name = identity.name,
@@ -112,7 +109,7 @@ impl Look<'_> {
                         "the login was refused, and the sign-in that is kept goes on: {}",
                         failure.message
                     );
-                    self.ctx.events.warning(&identity, EventReason::LoginRejected, &note).await;
+                    self.ctx.events.warning(&identity, EventReason::LoginRejected, &note);
                 }
                 self.memory.read_live.credential = true;
                 observed
@@ -120,7 +117,7 @@ impl Look<'_> {
             Report::DeviceStarted(credential) => {
                 let note = "a user is to sign in: the status of this GraphToken has the page (deviceCode.verificationUri) and \
                             the code to enter there (deviceCode.userCode)";
-                self.ctx.events.normal(&identity, EventReason::DeviceCodeIssued, note).await;
+                self.ctx.events.normal(&identity, EventReason::DeviceCodeIssued, note);
                 status::forget_failures(&mut observed.status);
                 self.memory.credential = Some(KeptCredential::new(&credential));
                 observed.credential = CredentialState::Present(credential);

@@ -44,7 +44,7 @@ impl Look<'_> {
         let permit = match self.ctx.exchanger.permits.admit(&self.desired.client, &key, urgency) {
             Admission::Granted(permit) => Some(permit),
             Admission::Busy => None,
-            Admission::Parked => return Ok(Ok(self.parked(observed, plan))),
+            Admission::Parked => return Ok(Ok(self.parked(observed, &plan))),
         };
         self.memory.parked = None;
         if self.repairs {
@@ -90,7 +90,7 @@ impl Look<'_> {
     }
 
     /// All requests of the client that may be in flight are, and others wait before this one.
-    fn parked(&mut self, observed: Observed, plan: Plan) -> Steps {
+    fn parked(&mut self, observed: Observed, plan: &Plan) -> Steps {
         let now = self.ctx.now();
         let since = *self.memory.parked.get_or_insert_with(Instant::now);
         let at = now.saturating_add(PARKED).unwrap_or(Timestamp::MAX);
@@ -106,7 +106,7 @@ impl Look<'_> {
                 self.desired.client.token_url, self.desired.client.client_id
             ),
         };
-        let plan = Plan { act: Act::Wait, look_at: Some(look_at), problem: Some(problem), ..plan };
+        let plan = Plan { act: Act::Wait, look_at: Some(look_at), problem: Some(problem), ..plan.clone() };
         Steps::decided(observed, plan)
     }
 

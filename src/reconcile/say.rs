@@ -8,23 +8,23 @@ use crate::plan::{policy_warning, refresh_token_warning, seed_problem};
 use crate::state::{Key, Memory};
 
 /// What no condition speaks of.
-pub(super) async fn say(ctx: &Context, desired: &Desired, observed: &Observed, memory: &mut Memory) {
+pub(super) fn say(ctx: &Context, desired: &Desired, observed: &Observed, memory: &mut Memory) {
     let identity = &observed.identity;
     if let Some(warning) = policy_warning(desired, observed)
         && memory.said.insert("RenewBeforeTooLong".to_owned())
     {
-        ctx.events.warning(identity, EventReason::RenewBeforeTooLong, &warning).await;
+        ctx.events.warning(identity, EventReason::RenewBeforeTooLong, &warning);
     }
     match refresh_token_warning(observed, ctx.now()) {
         None => _ = memory.said.remove("RefreshTokenExpiring"),
         Some(note) if memory.said.insert("RefreshTokenExpiring".to_owned()) => {
-            ctx.events.warning(identity, EventReason::RefreshTokenExpiring, &note).await;
+            ctx.events.warning(identity, EventReason::RefreshTokenExpiring, &note);
         }
         Some(_) => {}
     }
-    say_of_the_seed(ctx, desired, observed, memory).await;
+    say_of_the_seed(ctx, desired, observed, memory);
     if let Some(note) = ctx.state.ends.notice(&Key::new(&identity.namespace, &identity.name), ctx.now()) {
-        ctx.events.warning(identity, EventReason::ClientCredentialExpiring, &note).await;
+        ctx.events.warning(identity, EventReason::ClientCredentialExpiring, &note);
     }
     if let Grant::RefreshToken { seed } = &desired.grant
         && matches!(observed.seed, SeedState::Found { .. })
@@ -37,13 +37,13 @@ pub(super) async fn say(ctx: &Context, desired: &Desired, observed: &Observed, m
                 seed.name,
                 others.join(", ")
             );
-            ctx.events.warning(identity, EventReason::SeedShared, &note).await;
+            ctx.events.warning(identity, EventReason::SeedShared, &note);
         }
     }
 }
 
 /// A seed of no use, beside a sign-in that is kept, is told of once.
-async fn say_of_the_seed(ctx: &Context, desired: &Desired, observed: &Observed, memory: &mut Memory) {
+fn say_of_the_seed(ctx: &Context, desired: &Desired, observed: &Observed, memory: &mut Memory) {
     const SAID: &str = "SeedRejected ";
     let problem = seed_problem(desired, observed);
     let key = problem.as_ref().map(|(digest, note)| format!("{SAID}{digest:?} {note}"));
@@ -51,6 +51,6 @@ async fn say_of_the_seed(ctx: &Context, desired: &Desired, observed: &Observed, 
     if let Some(((_, note), key)) = problem.zip(key)
         && memory.said.insert(key)
     {
-        ctx.events.warning(&observed.identity, EventReason::SeedRejected, &note).await;
+        ctx.events.warning(&observed.identity, EventReason::SeedRejected, &note);
     }
 }

@@ -148,6 +148,7 @@ impl Process {
             world: Arc::clone(world),
             work: controller.work(),
             acquisitions,
+            events: written,
             caches,
             reconciles: 0,
             results: 0,

@@ -98,7 +98,7 @@ async fn where_no_slot_is_left_a_newcomer_waits_for_one_turn_of_each_namespace_a
         queue.finish(served.last().unwrap().clone(), None);
         served.extend(queue.next(now));
     }
-    let served: Vec<_> = served.iter().map(|key| key.namespace()).collect();
+    let served: Vec<_> = served.iter().map(Item::namespace).collect();
     assert_eq!(served, order);
 }
 
@@ -244,7 +244,7 @@ async fn in_a_storm_the_new_go_first_and_then_who_expires_first() {
             None => break,
         }
     }
-    let served: Vec<_> = served.iter().map(|key| key.name()).collect();
+    let served: Vec<_> = served.iter().map(Item::name).collect();
     assert_eq!(served, ["200", "new", "newer", "100", "250", "300"]);
 }
 

@@ -82,7 +82,6 @@ async fn the_term_that_runs_when_it_ends_gets_the_result() {
 async fn one_that_panics_frees_its_key_and_says_so() {
     let (acquisitions, seen) = (Acquisitions::default(), Arc::new(Seen::default()));
     acquisitions.set_listener(Some(Arc::<Seen>::clone(&seen)));
-    #[expect(clippy::panic, reason = "it is to panic")]
     acquisitions.start(&Key::new("ns", "mail"), "uid", |_| async { panic!("a defect") });
     until_empty(&acquisitions).await;
     assert_eq!(seen.take(), ["panic of mail/uid", "enqueue mail"]);

@@ -13,21 +13,22 @@ use std::time::Duration;
 
 use graphtoken::clients::ClientCache;
 use graphtoken::context::Context;
-use graphtoken::controller::{self, Caches, Term};
+use graphtoken::controller::{self, Caches, Mirrors, Term};
 use graphtoken::desired::Guards;
 use graphtoken::events::Events;
 use graphtoken::exchange::Provider;
 use graphtoken::kubeclient::Clients;
 use graphtoken::leader::Lease;
 use graphtoken::metrics::Metrics;
-use graphtoken::rotation::{Exchanger, InUse};
+use graphtoken::permits::Permits;
+use graphtoken::rotation::{Acquisitions, Exchanger};
 use graphtoken::state::State;
+use graphtoken::supervise::{Heartbeats, TaskEnded};
 use graphtoken::throttle::Throttle;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use self::plane::{NAMESPACE, Plane};
 use self::provider::Idp;
@@ -85,8 +86,8 @@ pub fn live(plan: Plan) -> Result<Day, Failed> {
 }
 
 async fn through(plan: Plan) -> Result<Day, Failed> {
-    let tasks = TaskTracker::new();
-    let time = Time::new(tasks.clone());
+    let acquisitions = Acquisitions::default();
+    let time = Time::new(acquisitions.clone());
     let idp = Idp::start(plan, &time).await?;
     let plane = Plane::new(&time);
     for (grant, count, prefix) in
@@ -103,7 +104,7 @@ async fn through(plan: Plan) -> Result<Day, Failed> {
             plane.put(&kind, number)?;
         }
     }
-    let controller = Controller::start(&plane, &time, tasks)?;
+    let controller = Controller::start(&plane, &time, acquisitions)?;
     time.pass(Duration::from_secs(plan.lasts)).await?;
     let day = tell(&plane, &idp, time.now());
     controller.end();
@@ -113,11 +114,11 @@ async fn through(plan: Plan) -> Result<Day, Failed> {
 /// The operator's own controller, at work on an API server in memory.
 struct Controller {
     stop: CancellationToken,
-    work: JoinHandle<()>,
+    work: JoinHandle<Result<(), TaskEnded>>,
 }
 
 impl Controller {
-    fn start(plane: &Plane, time: &Time, tasks: TaskTracker) -> Result<Self, Failed> {
+    fn start(plane: &Plane, time: &Time, acquisitions: Acquisitions) -> Result<Self, Failed> {
         let client = plane.client();
         let clients = Clients { watches: client.clone(), requests: client.clone() };
         let metrics = Metrics::default();
@@ -129,8 +130,8 @@ impl Controller {
             lease_duration: None,
             metrics: metrics.clone(),
             holder: "the-day".to_owned(),
-            tasks,
-            in_use: InUse::default(),
+            acquisitions,
+            permits: Permits::default(),
             throttle: Throttle::default(),
         };
         let stop = CancellationToken::new();
@@ -141,6 +142,7 @@ impl Controller {
             client_namespace: None,
             metrics: metrics.clone(),
             caches: Caches::default(),
+            heartbeats: Heartbeats::default(),
             stop: stop.clone(),
         };
         let guards = Guards {
@@ -148,16 +150,17 @@ impl Controller {
             allow_http_endpoints: true,
             ..Guards::default()
         };
-        let work = tokio::spawn(controller::run(term, move |secrets| Context {
+        let controller = controller::Controller::new(term, move |Mirrors { graphtokens, secrets }| Context {
             exchanger,
+            graphtokens,
             secrets,
             clients: Arc::new(ClientCache::new(false)),
             state: State::default(),
             guards,
             secret_labels: BTreeMap::new(),
             events: Events::new(client, "the-day".to_owned()),
-        }));
-        Ok(Self { stop, work })
+        });
+        Ok(Self { stop, work: tokio::spawn(controller.run()) })
     }
 
     fn end(self) {

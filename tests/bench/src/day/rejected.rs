@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio_util::task::TaskTracker;
+use graphtoken::rotation::Acquisitions;
 
 use super::Controller;
 use super::plane::{NAMESPACE, Plane};
@@ -26,8 +26,8 @@ fn rejected_status_writes_of_10_000_objects_back_off_and_recover() {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let tasks = TaskTracker::new();
-        let time = Time::new(tasks.clone());
+        let acquisitions = Acquisitions::default();
+        let time = Time::new(acquisitions.clone());
         let plane = Plane::new(&time);
         let kind = Kind {
             namespace: NAMESPACE.to_owned(),
@@ -41,7 +41,7 @@ fn rejected_status_writes_of_10_000_objects_back_off_and_recover() {
             plane.put_suspended(&kind, number).unwrap();
         }
         plane.reject_statuses(true);
-        let controller = Controller::start(&plane, &time, tasks).unwrap();
+        let controller = Controller::start(&plane, &time, acquisitions).unwrap();
         while time.since_began() < FROM {
             time.pass(STEP).await.unwrap();
             let writes = plane.status_writes();

@@ -7,11 +7,11 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use graphtoken::clock::Clock;
+use graphtoken::rotation::Acquisitions;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::{Failed, wall_clock};
 
@@ -30,10 +30,10 @@ struct Shared {
     moves: AtomicU64,
     moved: Notify,
     /// Exchanges under way.
-    exchanges: TaskTracker,
+    exchanges: Acquisitions,
 }
 
-/// While it is there, time stands still: Tokio's paused clock waits for blocking tasks.
+/// While it is there, time stands still: Tokio's paused clock waits for blocking acquisitions.
 struct Held {
     release: Sender<()>,
     task: JoinHandle<()>,
@@ -57,7 +57,7 @@ impl Held {
 
 impl Time {
     /// Begins now, on a paused runtime.
-    pub fn new(exchanges: TaskTracker) -> Self {
+    pub fn new(exchanges: Acquisitions) -> Self {
         let shared = Shared {
             epoch: wall_clock(),
             began: Instant::now(),
