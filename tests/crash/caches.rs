@@ -71,13 +71,12 @@ impl Caches {
         // In the order in which they happened, deletions last.
         changed.sort_by_key(|(_, object)| object.map_or(u64::MAX, version));
         for (key, object) in changed {
-            match object {
-                Some(object) => self.show(key.0, Event::Apply(object)),
-                None => {
-                    let mut gone = (*before[key]).clone();
-                    gone["metadata"]["resourceVersion"] = json!(self.passed.to_string());
-                    self.show(key.0, Event::Delete(&gone));
-                }
+            if let Some(object) = object {
+                self.show(key.0, Event::Apply(object));
+            } else {
+                let mut gone = (*before[key]).clone();
+                gone["metadata"]["resourceVersion"] = json!(self.passed.to_string());
+                self.show(key.0, Event::Delete(&gone));
             }
         }
         true
