@@ -170,7 +170,7 @@ pub(crate) mod tests {
 
     fn failing(world: World, reason: Reason, codes: &[u32]) -> GraphTokenStatus {
         let mut world = world.with(|w| w.fail(reason, 0, 1));
-        world.observed.status.last_failure.as_mut().unwrap().codes = codes.to_vec();
+        world.observed.status.last_failure.iter_mut().for_each(|failure| failure.codes = codes.to_vec());
         status(&world)
     }
 

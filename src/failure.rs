@@ -88,6 +88,8 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// Whether the provider answered at all. If not, it may have worked on the request or not.
     pub answered: bool,
+    /// Whether a cluster administrator must act: permissions, a quota or an admission policy stand in the way.
+    pub administrator: bool,
     /// What is wrong and what to do about it. The same for the same failure: no ids and times are in it.
     pub message: String,
 }
@@ -170,6 +172,7 @@ impl Failure {
             trace_id: None,
             retry_after: None,
             answered: false,
+            administrator: false,
             message: String::new(),
         }
     }
@@ -298,6 +301,7 @@ fn refusal(
         },
         correlation_id: sanitized(member("correlation_id")),
         trace_id: sanitized(member("trace_id")),
+        administrator: false,
         answered: true,
         message: advise(reason, &facts),
         error: facts.error,

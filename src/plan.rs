@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{Open, Reason};
+use crate::api::{GraphTokenStatus, Open, Reason};
 use crate::desired::{Desired, Grant};
 use crate::observed::{
     ChainClient, Credential, CredentialState, Observed, ProofState, SeedState, TargetState, TokenFacts,
@@ -95,6 +95,20 @@ pub struct Problem {
     pub reason: Open<Reason>,
     /// What is wrong and what to do about it.
     pub message: String,
+    /// Whether a cluster administrator must act.
+    pub administrator: bool,
+}
+
+impl Problem {
+    /// One that no cluster administrator is needed for.
+    pub fn new(reason: impl Into<Open<Reason>>, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into(), administrator: false }
+    }
+
+    /// Whether only a person can mend it.
+    pub fn needs_a_person(&self) -> bool {
+        self.administrator || self.reason.needs_a_person()
+    }
 }
 
 /// The decision.
@@ -120,8 +134,7 @@ pub fn plan(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
 fn decide(desired: &Desired, observed: &Observed, now: Timestamp) -> Plan {
     match &observed.target {
         TargetState::Conflict(message) => {
-            let problem = Problem { reason: Reason::TargetConflict.into(), message: message.clone() };
-            return blocked(problem, observed, now);
+            return blocked(Problem::new(Reason::TargetConflict, message), observed, now);
         }
         TargetState::Deleting => return waiting(None, observed, now),
         TargetState::Absent | TargetState::Ours(_) => {}
@@ -310,12 +323,15 @@ fn timed(
         Some(token) if is_ahead(token.issued_at, now) => (Why::Due, now),
         // Whatever asked for it, it is made good: by then the gate holds it back. The failure of a new sign-in is that one's to
         // make good.
-        Some(_) if observed.status.last_failure.is_some() && !failed_last(desired, observed) => {
-            (Why::Retry, now)
-        }
+        Some(_) if failed(&observed.status) && !failed_last(desired, observed) => (Why::Retry, now),
         Some(token) => (Why::Due, due(desired.refresh, token, &observed.identity.uid)),
     };
     Want::Exchange(Exchange { why, source }, at)
+}
+
+/// Whether the latest attempt to get or to store a token failed.
+fn failed(status: &GraphTokenStatus) -> bool {
+    status.last_failure.is_some() || status.last_storage_failure.is_some()
 }
 
 /// Whether the chain's refresh token was issued to this client, in this tenant, by this server.
@@ -341,31 +357,32 @@ fn no_chain(desired: &Desired, observed: &Observed, credential: Option<&Credenti
     }
     match &observed.seed {
         SeedState::Missing(message) | SeedState::Malformed(message) => invalid(message.clone()),
-        _ if credential.is_some_and(|c| c.refresh_token_digest.is_some()) => Problem {
-            reason: Reason::AuthorizationRequired.into(),
-            message: format!(
+        _ if credential.is_some_and(|c| c.refresh_token_digest.is_some()) => Problem::new(
+            Reason::AuthorizationRequired,
+            format!(
                 "the sign-in that is kept was made for another tenant, client or token endpoint than {} at {}; sign in for \
                  this one and put the new refresh token into the seed Secret",
                 desired.client.client_id, desired.client.token_url
             ),
-        },
-        _ => Problem {
-            reason: Reason::AuthorizationRequired.into(),
-            message: "the seed was used up before and the sign-in that came of it is gone; sign in again and put the \
-                      new refresh token into the seed Secret"
-                .to_owned(),
-        },
+        ),
+        _ => Problem::new(
+            Reason::AuthorizationRequired,
+            "the seed was used up before and the sign-in that came of it is gone; sign in again and put the \
+             new refresh token into the seed Secret",
+        ),
     }
 }
 
-fn account_problem(desired: &Desired, credential: &Credential) -> Option<Problem> {
+/// That another account is signed in than the one that `spec.account` names, if that is so.
+pub(crate) fn account_problem(desired: &Desired, credential: &Credential) -> Option<Problem> {
     let wanted = desired.account.as_deref()?;
     let bound = credential.record.account.as_ref()?;
-    (!account_matches(wanted, bound)).then(|| Problem {
-        reason: Reason::WrongAccount.into(),
-        message: "the account that is signed in is not spec.account; sign in as spec.account and put that refresh token \
-                  into the seed Secret, or correct spec.account"
-            .to_owned(),
+    (!account_matches(wanted, bound)).then(|| {
+        Problem::new(
+            Reason::WrongAccount,
+            "the account that is signed in is not spec.account; sign in as spec.account and put that refresh token \
+             into the seed Secret, or correct spec.account",
+        )
     })
 }
 
@@ -377,7 +394,7 @@ pub fn account_matches(wanted: &str, account: &crate::grant::Account) -> bool {
 }
 
 fn invalid(message: String) -> Problem {
-    Problem { reason: Reason::InvalidConfiguration.into(), message }
+    Problem::new(Reason::InvalidConfiguration, message)
 }
 
 #[cfg(test)]

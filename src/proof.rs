@@ -172,6 +172,7 @@ impl Account<'_> {
         };
         Failure {
             message: format!("no token of service account {} could be had: {error}; {todo}", self.name),
+            administrator: error.needs_administrator(),
             ..Failure::of(Reason::StorageUnavailable)
         }
     }

@@ -34,7 +34,7 @@ mod undecided;
 
 use say::say;
 use sign_in::discard_login;
-use trouble::{storage_message, unreadable};
+use trouble::{storage_failure, unreadable, unstored};
 use undecided::undecided;
 
 /// Publish, and a second time where the first was stale, and then a verification: more is left to the next reconcile.
@@ -303,7 +303,7 @@ impl Look<'_> {
                 },
                 Act::Publish if self.published => {
                     let message = "the Secret is not as it was written: see which admission webhook or controller changes it";
-                    observed = self.storage_failed(observed, message.to_owned());
+                    observed = self.storage_failed(observed, unstored(message));
                 }
                 Act::Publish => observed = self.publish(observed).await?,
                 Act::Probe => {
@@ -351,8 +351,7 @@ impl Look<'_> {
         fill(self.ctx, &self.desired, self.memory, observed).await
     }
 
-    fn storage_failed(&self, mut observed: Observed, message: String) -> Observed {
-        let failure = Failure { message, ..Failure::of(Reason::StorageUnavailable) };
+    fn storage_failed(&self, mut observed: Observed, failure: Failure) -> Observed {
         let Identity { namespace, name, .. } = &observed.identity;
         tracing::warn!(namespace, name, problem = failure.message, "a Secret could not be read or written");
         observed.status = status::with_failure(observed.status, failure, &observed.inputs, self.ctx.now());
@@ -388,15 +387,11 @@ impl Look<'_> {
                 self.fresh = self.memory.in_hand.take().map(|in_hand| *in_hand);
                 observed.in_hand = None;
                 observed.target = TargetState::Ours(view);
-                let healed =
-                    |failure: &crate::api::status::LastFailure| failure.reason == Reason::StorageUnavailable;
-                if observed.status.last_failure.as_ref().is_some_and(healed) {
-                    status::forget_failures(&mut observed.status);
-                }
+                status::forget_storage_failure(&mut observed.status);
                 Ok(observed)
             }
             Err(StoreError::Conflict | StoreError::Gone) => self.again(observed).await,
-            Err(error) => Ok(self.storage_failed(observed, storage_message(&error))),
+            Err(error) => Ok(self.storage_failed(observed, storage_failure(&error))),
         }
     }
 

@@ -8,13 +8,13 @@ use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::api::names::MANAGER;
-use crate::api::status::{AccountStatus, DeviceCodeStatus, LastFailure, TargetVersion};
+use crate::api::status::{AccountStatus, DeviceCodeStatus, LastFailure, LastStorageFailure, TargetVersion};
 use crate::api::{Condition, ConditionStatus, ConditionType, GraphTokenStatus, Open, Reason, Time};
 use crate::cache::Watched;
 use crate::desired::{Client, Desired, Grant, SpecError};
 use crate::failure::Failure;
 use crate::observed::{Identity, Observed, StoredToken};
-use crate::plan::{Plan, Problem};
+use crate::plan::{Plan, Problem, account_problem};
 use crate::store::{self, StoreError};
 use crate::throttle;
 use verified::Verified;
@@ -182,24 +182,42 @@ pub fn with_token(mut status: GraphTokenStatus, token: &StoredToken) -> GraphTok
 
 /// Forgets the failures before an answer that was none.
 pub fn forget_failures(status: &mut GraphTokenStatus) {
-    status.consecutive_failures = 0;
     status.last_failure = None;
+    forget_storage_failure(status);
 }
 
-/// Notes a failed attempt.
+/// Forgets that the API server failed. What the provider said last holds on.
+pub fn forget_storage_failure(status: &mut GraphTokenStatus) {
+    status.last_storage_failure = None;
+    if status.last_failure.is_none() {
+        status.consecutive_failures = 0;
+    }
+}
+
+/// Notes a failed attempt. A failure of the API server does not take the place of what the provider said last: that tells
+/// until when it is throttled, and who must act.
 pub fn with_failure(
     mut status: GraphTokenStatus,
     failure: Failure,
     inputs: &str,
     now: Timestamp,
 ) -> GraphTokenStatus {
+    status.consecutive_failures = status.consecutive_failures.saturating_add(1);
+    if failure.reason == Reason::StorageUnavailable {
+        status.last_storage_failure = Some(LastStorageFailure {
+            time: now.into(),
+            message: failure.message,
+            administrator_must_act: failure.administrator,
+            inputs: Some(inputs.to_owned()),
+        });
+        return status;
+    }
     // The status shows whole seconds: rounded up, for the provider's pause is not to be cut.
     let retry_after = failure
         .retry_after
         .and_then(|pause| now.saturating_add(SignedDuration::try_from(pause).ok()?).ok())
         .and_then(|until| until.saturating_add(SignedDuration::new(0, 999_999_999)).ok())
         .map(Time::from);
-    status.consecutive_failures = status.consecutive_failures.saturating_add(1);
     status.last_failure = Some(LastFailure {
         time: now.into(),
         reason: failure.reason.into(),
@@ -239,23 +257,31 @@ fn conditions(
     status: &GraphTokenStatus,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let failed = status
-        .last_failure
-        .as_ref()
-        .map(|failure| Problem { reason: failure.reason.clone(), message: failure.message.clone() });
-    let failure = plan.problem.as_ref().or(failed.as_ref());
-    let ready = ready(desired, observed, failure, now);
+    let failed = status.last_failure.as_ref();
+    let failed = failed.map(|failure| Problem::new(failure.reason.clone(), &failure.message));
+    let storage = status.last_storage_failure.as_ref().map(|failure| Problem {
+        administrator: failure.administrator_must_act,
+        ..Problem::new(Reason::StorageUnavailable, &failure.message)
+    });
+    let failure = plan.problem.as_ref().or(storage.as_ref()).or(failed.as_ref());
+    // The token that pods have is for this spec, and not for the account that it names.
+    let other_account = observed.credential().and_then(|credential| account_problem(desired, credential));
+    let ready = match &other_account {
+        Some(problem) => Says::of(ConditionType::Ready, ConditionStatus::False, problem),
+        None => ready(desired, observed, failure, now),
+    };
     let is_ready = ready.status == ConditionStatus::True;
     let mut says = Vec::with_capacity(3);
     // An API server that fails for a moment does not mend what a person must.
-    let stalled =
-        [plan.problem.as_ref(), failed.as_ref()].into_iter().flatten().find(|f| f.reason.needs_a_person());
+    let problems = [plan.problem.as_ref(), failed.as_ref(), storage.as_ref()];
+    let stalled = problems.into_iter().flatten().find(|problem| problem.needs_a_person());
     if let Some(failure) = stalled {
         says.push(Says::of(ConditionType::Stalled, ConditionStatus::True, failure));
     }
     says.push(ready);
     // That the target is taken says nothing of the latest exchange.
-    let exchange = failure.filter(|f| f.reason != Reason::TargetConflict).or(failed.as_ref());
+    let exchange = plan.problem.as_ref().filter(|f| f.reason != Reason::TargetConflict);
+    let exchange = exchange.or(failed.as_ref()).or(storage.as_ref());
     says.push(refreshed(desired, status, exchange));
     if !is_ready && stalled.is_none() && !desired.suspend {
         says.push(at_work());
@@ -394,15 +420,15 @@ fn unprocessable(answer: &kube::core::Status) -> StoreError {
     if fields.is_empty() && denied.is_none() {
         return StoreError::Gone;
     }
-    StoreError::Refused(denied.map_or_else(
+    denied.map_or_else(
         || {
-            format!(
+            StoreError::Refused(format!(
                 "422 Invalid: the CRD in this cluster does not accept {} of the status; install the CRD of the operator's version",
                 fields.join(", ")
-            )
+            ))
         },
-        |who| format!("422 Invalid: denied by {who}"),
-    ))
+        |who| StoreError::Forbidden(format!("422 Invalid: denied by {who}")),
+    )
 }
 
 #[cfg(test)]

@@ -77,6 +77,9 @@ pub enum StoreError {
     /// The API server will not have it; the sentence says why.
     #[error("the API server refused: {0}")]
     Refused(String),
+    /// Permissions, a quota or an admission policy forbid it: a cluster administrator must act. The sentence says which.
+    #[error("the API server refused: {0}")]
+    Forbidden(String),
     /// Somebody else's Secret is in the place; the sentence says what to do.
     #[error("{0}")]
     Foreign(String),
@@ -89,6 +92,11 @@ impl StoreError {
     /// Whether another attempt may do it without anybody's help.
     pub const fn is_transient(&self) -> bool {
         matches!(self, Self::Conflict | Self::Gone | Self::Unanswered(_))
+    }
+
+    /// Whether a cluster administrator must act.
+    pub const fn needs_administrator(&self) -> bool {
+        matches!(self, Self::Forbidden(_))
     }
 }
 
@@ -111,15 +119,12 @@ fn refused(status: &Status) -> StoreError {
     match (status.code, status.reason.as_str()) {
         (409, "AlreadyExists" | "Conflict") => StoreError::Conflict,
         (404, _) => StoreError::Gone,
+        // Nobody need act.
         (403, _) if status.message.contains("because it is being terminated") => {
             StoreError::Refused("the namespace is being terminated".to_owned())
         }
         // A message of 403 speaks of rights, quotas and policies; others may quote the object, and so a token.
-        (403, _) => StoreError::Refused(bounded(&status.message)),
-        (422, _) => StoreError::Refused(denied_by(&status.message).map_or_else(
-            || "422 Invalid: the object as it is does not take this write".to_owned(),
-            |who| format!("422 Invalid: denied by {who}"),
-        )),
+        (403, _) => StoreError::Forbidden(bounded(&status.message)),
         (408 | 429 | 500.., _) => {
             StoreError::Unanswered(named(&status.message, FAILING_WEBHOOK).map_or_else(
                 || "it is overloaded or failing".into(),
@@ -131,10 +136,13 @@ fn refused(status: &Status) -> StoreError {
                 },
             ))
         }
-        (code, reason) => StoreError::Refused(denied_by(&status.message).map_or_else(
-            || format!("{code} {}", bounded(reason)),
-            |who| format!("{code} {}: denied by {who}", bounded(reason)),
-        )),
+        (code, reason) => match denied_by(&status.message) {
+            Some(who) => StoreError::Forbidden(format!("{code} {}: denied by {who}", bounded(reason))),
+            None if code == 422 => {
+                StoreError::Refused("422 Invalid: the object as it is does not take this write".to_owned())
+            }
+            None => StoreError::Refused(format!("{code} {}", bounded(reason))),
+        },
     }
 }
 
@@ -231,7 +239,7 @@ mod tests {
     #[case(409, "Conflict", StoreError::Conflict)]
     #[case(409, "AlreadyExists", StoreError::Conflict)]
     #[case(404, "NotFound", StoreError::Gone)]
-    #[case(403, "Forbidden", StoreError::Refused("tok".into()))]
+    #[case(403, "Forbidden", StoreError::Forbidden("tok".into()))]
     #[case(503, "ServiceUnavailable", StoreError::Unanswered("it is overloaded or failing".into()))]
     fn each_answer_means_one_thing(#[case] code: u16, #[case] reason: &str, #[case] means: StoreError) {
         let status = Status { code, ..Status::failure("tok", reason) };

@@ -66,9 +66,12 @@ pub struct GraphTokenStatus {
     #[serde(default)]
     #[cfg_attr(feature = "operator", schemars(with = "i64"))]
     pub consecutive_failures: u32,
-    /// The latest failed attempt. Gone after a success.
+    /// The latest failed token request. Gone after a success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<LastFailure>,
+    /// The latest failure to read or write a Secret, or another object of the API server. Gone after a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_storage_failure: Option<LastStorageFailure>,
     /// Echo of the annotation `graphtoken.io/requested-at` that was last acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_request: Option<String>,
@@ -192,7 +195,7 @@ pub struct LastProbe {
     pub request: Option<String>,
 }
 
-/// The latest failed attempt. Provider strings in it are bounded and masked.
+/// The latest failed token request. Provider strings in it are bounded and masked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
@@ -225,6 +228,23 @@ pub struct LastFailure {
     pub throttles: Option<String>,
     /// What is wrong and what to do about it.
     pub message: String,
+    /// A digest of what the attempt was made with (spec, referenced Secrets, request): a change of it is worth a new attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inputs: Option<String>,
+}
+
+/// The latest failure of the API server. It says nothing of the latest token request, whose failure stays beside it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "operator", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct LastStorageFailure {
+    /// When it took place.
+    pub time: Time,
+    /// What is wrong and what to do about it.
+    pub message: String,
+    /// Whether a cluster administrator must act: permissions, a quota or an admission policy stand in the way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub administrator_must_act: bool,
     /// A digest of what the attempt was made with (spec, referenced Secrets, request): a change of it is worth a new attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inputs: Option<String>,

@@ -42,25 +42,26 @@ fn refused(observed: &Observed) -> bool {
 }
 
 fn waiting_for_a_user(device: &Device) -> Problem {
-    Problem {
-        reason: Reason::AuthorizationRequired.into(),
-        message: format!(
+    Problem::new(
+        Reason::AuthorizationRequired,
+        format!(
             "a user must sign in: open {} and enter the code that status.deviceCode.userCode shows, before {:.0}",
             device.verification_uri, device.expires_at
         ),
-    }
+    )
 }
 
 /// The latest failure tells it better, if it speaks of the sign-in.
 fn came_to_nothing(observed: &Observed) -> Problem {
     let failure = observed.status.last_failure.as_ref().filter(|_| refused(observed));
     failure.map_or_else(
-        || Problem {
-            reason: Reason::AuthorizationRequired.into(),
-            message: "the code ran out before anybody entered it: ask for a new one by a new value of the annotation \
-                      graphtoken.io/requested-at, and sign in with it"
-                .to_owned(),
+        || {
+            Problem::new(
+                Reason::AuthorizationRequired,
+                "the code ran out before anybody entered it: ask for a new one by a new value of the annotation \
+                 graphtoken.io/requested-at, and sign in with it",
+            )
         },
-        |failure| Problem { reason: failure.reason.clone(), message: failure.message.clone() },
+        |failure| Problem::new(failure.reason.clone(), &failure.message),
     )
 }

@@ -92,7 +92,7 @@ fn wanted(status: &GraphTokenStatus, last: &LastProbe, trial: &Trial, token: &To
     // It is the token got by a request that is tried, not one that is there because the request failed.
     let requested = status.last_handled_request.is_some()
         && status.last_handled_request != last.request
-        && status.last_failure.is_none();
+        && !super::failed(status);
     requested || last.inputs != trial.inputs || (awaits_replacement(last) && last.token != token.attempt)
 }
 

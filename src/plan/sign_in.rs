@@ -101,7 +101,7 @@ pub(super) fn login_problem(observed: &Observed) -> Option<Problem> {
         SeedState::Found { digest } => {
             let rejected = rejection(observed, observed.credential(), digest)?;
             let message = format!("the login Secret was refused: {}", rejected.message);
-            Some(Problem { reason: rejected.reason.clone(), message })
+            Some(Problem::new(rejected.reason.clone(), message))
         }
         SeedState::Unneeded | SeedState::Missing(_) => None,
     }

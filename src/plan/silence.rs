@@ -33,13 +33,13 @@ pub(super) fn silent(
     now: Timestamp,
 ) -> Plan {
     let due = at <= now;
-    let problem = (due && !told_itself(desired, observed)).then(|| Problem {
-        reason: Reason::Throttled.into(),
-        message: format!(
+    let problem = (due && !told_itself(desired, observed)).then(|| {
+        let message = format!(
             "The provider asked the client {} for silence until {}, in an answer to another GraphToken: the operator goes on \
              by itself after that.",
             desired.client.client_id, silence.until
-        ),
+        );
+        Problem::new(Reason::Throttled, message)
     });
     let look_at = Some(if due { held } else { at });
     Plan { problem, next_exchange: Some(held), ..waiting(look_at, observed, now) }

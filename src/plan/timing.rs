@@ -5,7 +5,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::{HOURLY, Source, at_hand, keeps_a_sign_in, made_with, silence};
 use crate::api::Reason;
-use crate::api::status::LastFailure;
 use crate::desired::{Desired, RefreshPolicy};
 use crate::observed::{Observed, TokenFacts};
 
@@ -32,14 +31,29 @@ pub(super) fn earliest(
 
 /// The earliest time for another attempt after a failure; `None`: no failure holds anything up.
 ///
-/// The status holds the latest failure only, be it of a new sign-in or of the one that is kept. What a person must act on
-/// holds up the one that failed; a provider or a store that fails holds up both.
+/// The status holds the latest failure of a token request only, be it of a new sign-in or of the one that is kept. What a person
+/// must act on holds up the one that failed; a provider or a store that fails holds up both.
 pub(super) fn gate(
     desired: &Desired,
     observed: &Observed,
     source: Source,
     now: Timestamp,
 ) -> Option<Timestamp> {
+    storage_gate(desired, observed, source, now).max(token_gate(desired, observed, source, now))
+}
+
+/// The same after a failure of the store.
+fn storage_gate(desired: &Desired, observed: &Observed, source: Source, now: Timestamp) -> Option<Timestamp> {
+    let failed_at = Timestamp::from(observed.status.last_storage_failure.as_ref()?.time);
+    if is_ahead(failed_at, now) {
+        return None;
+    }
+    let as_before = publish_gate(observed, now).filter(|_| !requested(desired, observed, source));
+    Some(as_before.unwrap_or_else(|| after_failure(observed, failed_at)))
+}
+
+/// The same after a failed token request.
+fn token_gate(desired: &Desired, observed: &Observed, source: Source, now: Timestamp) -> Option<Timestamp> {
     let failure = observed.status.last_failure.as_ref()?;
     let failed_at = Timestamp::from(failure.time);
     if is_ahead(failed_at, now) {
@@ -54,10 +68,10 @@ pub(super) fn gate(
             return Some(asked.max(plus(failed_at, doubling(failures, 5, 60))));
         }
         // What it is made with has changed, or a user asks: that passes over back-off, though not over throttling.
-        _ if requested(desired, observed, source) || !is_as_before(observed, failure) => {
+        _ if requested(desired, observed, source) || !is_as_before(observed, failure.inputs.as_ref()) => {
             return Some(after_failure(observed, failed_at));
         }
-        Some(reason) if reason.needs_a_person() && !concerns(observed, failure, source) => {
+        Some(reason) if reason.needs_a_person() && !concerns(observed, failure.inputs.as_ref(), source) => {
             return Some(after_failure(observed, failed_at));
         }
         // What was wrong is not watched: whoever noted it knows when it is worth another look.
@@ -77,14 +91,13 @@ fn requested(desired: &Desired, observed: &Observed, source: Source) -> bool {
 }
 
 /// Whether what failed is what would be tried now, with a new sign-in or with the one that is kept.
-fn is_as_before(observed: &Observed, failure: &LastFailure) -> bool {
+fn is_as_before(observed: &Observed, made_with_hash: Option<&String>) -> bool {
     let sources = [Source::Chain, Source::Seed, Source::Login];
-    sources.into_iter().any(|source| concerns(observed, failure, source))
+    sources.into_iter().any(|source| concerns(observed, made_with_hash, source))
 }
 
-fn concerns(observed: &Observed, failure: &LastFailure, source: Source) -> bool {
-    let inputs = failure.inputs.as_ref();
-    inputs == Some(&observed.inputs) || inputs == Some(&made_with(observed, source))
+fn concerns(observed: &Observed, made_with_hash: Option<&String>, source: Source) -> bool {
+    made_with_hash == Some(&observed.inputs) || made_with_hash == Some(&made_with(observed, source))
 }
 
 /// The earliest time for any attempt after one that failed.
@@ -95,9 +108,9 @@ fn after_failure(observed: &Observed, failed_at: Timestamp) -> Timestamp {
 /// Publishing costs the provider nothing: only a store that failed holds it up. A request asks for an exchange: it would
 /// wait here, and pass over every back-off meanwhile.
 pub(super) fn publish_gate(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
-    let failure = observed.status.last_failure.as_ref().filter(|f| f.reason == Reason::StorageUnavailable)?;
+    let failure = observed.status.last_storage_failure.as_ref()?;
     let failed_at = Timestamp::from(failure.time);
-    (is_as_before(observed, failure) && !is_ahead(failed_at, now))
+    (is_as_before(observed, failure.inputs.as_ref()) && !is_ahead(failed_at, now))
         .then(|| plus(failed_at, backoff(observed, failed_at, observed.status.consecutive_failures)))
 }
 

@@ -16,6 +16,8 @@ pub enum Actor {
     User,
     /// Whoever owns the GraphToken must change it, or what it refers to.
     Owner,
+    /// A cluster administrator must act: permissions, a quota or an admission policy stand in the way.
+    ClusterAdmin,
 }
 
 /// A `GraphToken` at a glance.
@@ -134,6 +136,7 @@ impl Row {
 fn actor(reason: &Open<Reason>) -> Actor {
     match reason.known() {
         Some(Reason::AuthorizationRequired | Reason::WrongAccount) => Actor::User,
+        Some(Reason::StorageUnavailable) => Actor::ClusterAdmin,
         Some(reason) if reason.needs_a_person() => Actor::Owner,
         _ => Actor::Nobody,
     }
@@ -142,7 +145,9 @@ fn actor(reason: &Open<Reason>) -> Actor {
 fn next(acts: Actor, name: &str, namespace: &str) -> Option<String> {
     match acts {
         Actor::User => Some(format!("kubectl graphtoken login {name} -n {namespace}")),
-        Actor::Owner => Some(format!("kubectl graphtoken status {name} -n {namespace}")),
+        Actor::Owner | Actor::ClusterAdmin => {
+            Some(format!("kubectl graphtoken status {name} -n {namespace}"))
+        }
         Actor::Nobody => None,
     }
 }
@@ -212,6 +217,18 @@ pub(super) mod tests {
         assert_eq!((row.acts, row.refresh_problem), (Actor::User, None));
         assert_eq!(row.message.as_deref(), Some("Stalled says why"));
         assert_eq!(row.next.as_deref(), Some("kubectl graphtoken login mail -n etl"));
+    }
+
+    #[test]
+    fn a_store_that_rejects_writes_names_the_cluster_administrator() {
+        let rejected = json!([
+            condition("Stalled", "True", "StorageUnavailable"),
+            condition("Ready", "True", "TokenValid"),
+            condition("Refreshed", "False", "StorageUnavailable"),
+        ]);
+        let row = Row::of(&object(&rejected), at("2026-11-23T10:15:00Z"));
+        assert_eq!((row.reason.as_str(), row.acts), ("StorageUnavailable", Actor::ClusterAdmin));
+        assert_eq!(json!(row)["acts"], json!("clusterAdmin"));
     }
 
     #[test]

@@ -49,6 +49,7 @@ fn cells(row: &Row, with_namespace: bool) -> Vec<Cell> {
         Actor::Nobody => ("nobody".to_owned(), Some(Colour::Dim)),
         Actor::User => ("a user: sign in".to_owned(), Some(Colour::Red)),
         Actor::Owner => ("its owner: see status".to_owned(), Some(Colour::Red)),
+        Actor::ClusterAdmin => ("a cluster administrator".to_owned(), Some(Colour::Red)),
     };
     let reason = match &row.refresh_problem {
         Some(problem) => format!("{} ({problem})", row.reason),

@@ -2,7 +2,7 @@
 
 use super::Look;
 use super::sign_in::sign_in_event;
-use super::trouble::storage_message;
+use super::trouble::{storage_failure, unstored};
 use crate::api::Reason;
 use crate::api::status::AccountStatus;
 use crate::events::EventReason;
@@ -26,8 +26,8 @@ impl Look<'_> {
                 match report {
                     Report::Failed(failure) => self.failed(failure, &attempt, observed),
                     Report::Storage(error) => {
-                        let mut observed = self.storage_failed(observed, storage_message(&error));
-                        if let Some(failure) = &mut observed.status.last_failure {
+                        let mut observed = self.storage_failed(observed, storage_failure(&error));
+                        if let Some(failure) = &mut observed.status.last_storage_failure {
                             failure.inputs = Some(attempt.made_with);
                         }
                         observed
@@ -42,7 +42,7 @@ impl Look<'_> {
                 observed
             }
             None => {
-                self.storage_failed(observed, "the acquisition broke off; see the operator's log".to_owned())
+                self.storage_failed(observed, unstored("the acquisition broke off; see the operator's log"))
             }
         }
     }

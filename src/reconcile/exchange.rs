@@ -6,7 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::trouble::{OTHERS_COMMIT, not_stored_yet};
+use super::trouble::{OTHERS_COMMIT, not_stored_yet, unstored};
 use super::{Look, Steps};
 use crate::api::Reason;
 use crate::api::names::login_name;
@@ -98,14 +98,14 @@ impl Look<'_> {
         if since.elapsed() < UNTOLD {
             return Steps::started(observed, Some(look_at));
         }
-        let problem = Problem {
-            reason: Reason::ProviderUnavailable.into(),
-            message: format!(
+        let problem = Problem::new(
+            Reason::ProviderUnavailable,
+            format!(
                 "The token endpoint {} has not answered the requests of client {} that are in flight. The request for this \
                  GraphToken is sent when one of them ends.",
                 self.desired.client.token_url, self.desired.client.client_id
             ),
-        };
+        );
         let plan = Plan { act: Act::Wait, look_at: Some(look_at), problem: Some(problem), ..plan.clone() };
         Steps::decided(observed, plan)
     }
@@ -128,9 +128,12 @@ impl Look<'_> {
     /// What a running acquisition brought cannot be stored: that is told once for each reason.
     pub(super) fn tell_of_running(&self, observed: Observed) -> Observed {
         let Some(Running { uid, unstored: Some(error) }) = &self.running else { return observed };
-        let message =
-            if *uid == observed.identity.uid { not_stored_yet(error) } else { OTHERS_COMMIT.to_owned() };
-        let told = observed.status.last_failure.as_ref().is_some_and(|failure| failure.message == message);
-        if told { observed } else { self.storage_failed(observed, message) }
+        let failure =
+            if *uid == observed.identity.uid { not_stored_yet(error) } else { unstored(OTHERS_COMMIT) };
+        let known = observed.status.last_storage_failure.as_ref();
+        if known.is_some_and(|known| known.message == failure.message) {
+            return observed;
+        }
+        self.storage_failed(observed, failure)
     }
 }

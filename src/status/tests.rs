@@ -126,7 +126,7 @@ fn got(world: &mut World) {
 )]
 #[case::another_account(
     World::delegated().with(|w| w.spec["account"] = json!("boss@contoso.com")),
-    &[stalled(Reason::WrongAccount), READY, failed(Reason::WrongAccount)],
+    &[stalled(Reason::WrongAccount), not_ready(Reason::WrongAccount), failed(Reason::WrongAccount)],
 )]
 fn the_conditions_are_those_of_the_contract(#[case] world: World, #[case] says: &[Row]) {
     assert_eq!(rows(&world), says);
@@ -164,10 +164,45 @@ fn a_failure_that_a_person_must_mend_stalls_and_leaves_a_valid_token_alone(
     assert_eq!(rows(&suspended), [stalled(reason), not_ready(reason), SUSPENDED]);
 }
 
+fn store_fails(world: &mut World, administrator: bool) {
+    let failure =
+        Failure { message: "it failed".into(), administrator, ..Failure::of(Reason::StorageUnavailable) };
+    let status = std::mem::take(&mut world.observed.status);
+    world.observed.status = with_failure(status, failure, "inputs", now());
+}
+
+#[rstest]
+#[case::transient(false, &[READY, failed(Reason::StorageUnavailable)])]
+#[case::permissions(true, &[stalled(Reason::StorageUnavailable), READY, failed(Reason::StorageUnavailable)])]
+fn a_store_stalls_only_where_a_cluster_administrator_must_act(
+    #[case] administrator: bool,
+    #[case] says: &[Row],
+) {
+    assert_eq!(rows(&World::delegated().with(|w| store_fails(w, administrator))), says);
+}
+
+#[rstest]
+#[case::throttled(Reason::Throttled)]
+#[case::revoked(Reason::AuthorizationRequired)]
+fn a_failed_publish_leaves_what_the_provider_said(#[case] reason: Reason) {
+    let world = World::delegated().with(|w| w.fail(reason, 1, 1));
+    let said = world.observed.status.last_failure.clone();
+    let mut world = world.with(|w| store_fails(w, false));
+    assert_eq!(world.observed.status.last_failure, said);
+    assert_eq!(world.observed.status.consecutive_failures, 2);
+    assert_eq!(status(&world).condition(ConditionType::Refreshed).unwrap().reason, reason);
+    forget_storage_failure(&mut world.observed.status);
+    assert_eq!(
+        (&world.observed.status.last_failure, &world.observed.status.last_storage_failure),
+        (&said, &None)
+    );
+    assert_eq!(status(&world).condition(ConditionType::Refreshed).unwrap().reason, reason);
+}
+
 #[test]
 fn an_api_server_that_fails_for_a_moment_does_not_end_a_stall() {
     let world = World::delegated().with(|w| w.fail(Reason::AuthorizationRequired, 1, 1));
-    let unreadable = Problem { reason: Reason::StorageUnavailable.into(), message: "no answer".into() };
+    let unreadable = Problem::new(Reason::StorageUnavailable, "no answer");
     let plan = Plan { problem: Some(unreadable), ..world.plan() };
     let status = project(&world.desired(), &world.observed, &plan, now());
     assert_eq!(status.conditions[0].reason, Reason::AuthorizationRequired);
@@ -294,6 +329,9 @@ proptest! {
         let valid = world.observed.served().is_some_and(|token| {
             token.expires_at > now() && token.issued_for == world.desired().issued_for
         });
+        let desired = world.desired();
+        let other = world.observed.credential().and_then(|c| account_problem(&desired, c)).is_some();
+        let valid = valid && !other;
         let ready = status.condition(ConditionType::Ready).unwrap();
         prop_assert_eq!(ready.status == ConditionStatus::True, valid);
         prop_assert!(ready.status != ConditionStatus::Unknown);
@@ -348,7 +386,7 @@ fn answer_422(message: &str, fields: &[&str]) -> kube::core::Status {
 #[case::a_policy(
     &[],
     "admission webhook \"check.example.com\" denied the request: x",
-    StoreError::Refused("422 Invalid: denied by admission webhook check.example.com".into()),
+    StoreError::Forbidden("422 Invalid: denied by admission webhook check.example.com".into()),
 )]
 fn a_status_that_is_rejected_is_not_taken_for_gone(
     #[case] fields: &[&str],

@@ -120,7 +120,9 @@ fn a_request_and_a_change_of_what_it_is_made_with_pass_over_back_off(
     )]
     reason: Reason,
     #[values(World::request, |w: &mut World| w.observed.inputs = "others".into(), |w: &mut World| {
-        w.observed.status.last_failure.as_mut().unwrap().inputs = None;
+        let status = &mut w.observed.status;
+        status.last_failure.iter_mut().for_each(|failure| failure.inputs = None);
+        status.last_storage_failure.iter_mut().for_each(|failure| failure.inputs = None);
     })]
     passes: fn(&mut World),
     #[values(World::fresh, expired, || left(40))] world: fn() -> World,

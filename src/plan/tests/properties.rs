@@ -109,14 +109,21 @@ fn failures() -> impl Strategy<Value = (Reason, i64, u32, Option<i64>)> {
 pub(crate) fn worlds() -> impl Strategy<Value = World> {
     let begin: [fn() -> World; 4] = [World::fresh, World::fresh_app, World::delegated, World::app_only];
     let changes = proptest::collection::vec(select(CHANGES), 0..6);
-    (select(begin.to_vec()), -5000_i64..5, 1_i64..100_000, proptest::option::of(failures()), changes)
-        .prop_map(|(begin, issued, life, failure, changes)| {
+    (
+        select(begin.to_vec()),
+        -5000_i64..5,
+        1_i64..100_000,
+        proptest::collection::vec(failures(), 0..3),
+        changes,
+    )
+        .prop_map(|(begin, issued, life, failures, changes)| {
             let mut world = begin();
             with_token(&mut world, issued, life);
-            if let Some((reason, ago, count, retry_after)) = failure {
+            for (reason, ago, count, retry_after) in failures {
                 world.fail(reason, ago, count);
-                let failure = world.observed.status.last_failure.as_mut().unwrap();
-                failure.retry_after = retry_after.map(|at| Time::from(after(at)));
+                if let Some(failure) = &mut world.observed.status.last_failure {
+                    failure.retry_after = retry_after.map(|at| Time::from(after(at)));
+                }
             }
             for change in changes {
                 change(&mut world);
@@ -139,6 +146,7 @@ fn act(world: &mut World, act: &Act) {
         Act::Exchange(Exchange { source, .. }) => {
             world.observed.status.last_handled_request.clone_from(&world.observed.requested_at);
             world.observed.status.last_failure = None;
+            world.observed.status.last_storage_failure = None;
             world.observed.status.consecutive_failures = 0;
             let token = TokenFacts { attempt: "new".into(), ..world.token(0, LIFE) };
             if *source == Source::Client {

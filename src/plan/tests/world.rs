@@ -249,8 +249,13 @@ impl World {
         let failure = json!({
             "time": Time::from(after(-ago)), "reason": reason, "message": "it failed", "inputs": inputs,
         });
-        self.observed.status.last_failure = Some(serde_json::from_value(failure).unwrap());
-        self.observed.status.consecutive_failures = failures;
+        let status = &mut self.observed.status;
+        if reason == Reason::StorageUnavailable {
+            status.last_storage_failure = Some(serde_json::from_value(failure).unwrap());
+        } else {
+            status.last_failure = Some(serde_json::from_value(failure).unwrap());
+        }
+        status.consecutive_failures = failures;
     }
 
     /// Tokens are tried at Microsoft Graph, as by default: weekly.

@@ -109,6 +109,10 @@ fn cases() -> Vec<(String, Value)> {
         cases.push(failing("never issued,", World::fresh(), reason));
         cases.push(failing("suspended,", World::fresh().with(suspended), reason));
     }
+    for (what, world) in [("valid", World::delegated()), ("never issued", World::fresh())] {
+        let world = world.with(|w| store_fails(w, true));
+        cases.push(seen(&format!("{what}, a cluster administrator must act"), &world));
+    }
     let world = World::delegated();
     let (before, identity) = (status(&world), world.observed.identity.clone());
     let error = SpecError::HttpNotAllowed { field: "token" };
