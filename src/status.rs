@@ -3,23 +3,20 @@
 use std::borrow::Cow;
 
 use jiff::{SignedDuration, Timestamp};
-use kube::Api;
-use kube::api::{Patch, PatchParams};
-use serde_json::json;
 
-use crate::api::names::MANAGER;
 use crate::api::status::{AccountStatus, DeviceCodeStatus, LastFailure, LastStorageFailure, TargetVersion};
 use crate::api::{Condition, ConditionStatus, ConditionType, GraphTokenStatus, Open, Reason, Time};
-use crate::cache::Watched;
 use crate::desired::{Client, Desired, Grant, SpecError};
 use crate::failure::Failure;
 use crate::observed::{Identity, Observed, StoredToken};
 use crate::plan::{Plan, Problem, account_problem};
-use crate::store::{self, StoreError};
 use crate::throttle;
 use verified::Verified;
 
 mod verified;
+mod write;
+
+pub use write::write;
 
 /// A refresh token that is not used dies after this at Entra ("Refresh tokens in the Microsoft identity platform").
 const UNUSED_REFRESH_TOKEN_LIFE: SignedDuration = SignedDuration::from_hours(90 * 24);
@@ -383,52 +380,6 @@ fn stamped(says: Vec<Says<'_>>, before: &[Condition], generation: i64, now: Time
         }
     };
     says.into_iter().map(stamp).collect()
-}
-
-/// Writes a status; returns the object as it is now. The UID keeps it off a `GraphToken` that took the name meanwhile.
-///
-/// A JSON patch, because server-side apply to the status of a custom resource does not heed `metadata.uid` (measured on 1.37).
-/// The operator owns all of the status, so replacing it whole takes nothing from anybody. What another version of it wrote is
-/// written back: see [`crate::api::carry`].
-pub async fn write(
-    client: &kube::Client,
-    identity: &Identity,
-    status: &GraphTokenStatus,
-) -> Result<Watched, StoreError> {
-    let api: Api<Watched> = Api::namespaced(client.clone(), &identity.namespace);
-    let patch = json!([
-        {"op": "test", "path": "/metadata/uid", "value": identity.uid},
-        {"op": "add", "path": "/status", "value": status.to_json()},
-    ]);
-    let Ok(patch) = serde_json::from_value(patch) else {
-        return Err(StoreError::Refused("the status does not make a patch".to_owned()));
-    };
-    let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-    match api.patch_status(&identity.name, &params, &Patch::Json::<()>(patch)).await {
-        Ok(written) => Ok(written),
-        Err(kube::Error::Api(answer)) if answer.code == 422 => Err(unprocessable(&answer)),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Two things are 422: that the patch's `test` failed, for this name is another `GraphToken`'s now; and that the status is not
-/// as the CRD in this cluster, or a policy, wants it. Only the latter names fields, or who denied it. No value is in it.
-fn unprocessable(answer: &kube::core::Status) -> StoreError {
-    let causes = answer.details.iter().flat_map(|details| &details.causes);
-    let fields: Vec<&str> = causes.map(|cause| cause.field.as_str()).take(3).collect();
-    let denied = store::denied_by(&answer.message);
-    if fields.is_empty() && denied.is_none() {
-        return StoreError::Gone;
-    }
-    denied.map_or_else(
-        || {
-            StoreError::Refused(format!(
-                "422 Invalid: the CRD in this cluster does not accept {} of the status; install the CRD of the operator's version",
-                fields.join(", ")
-            ))
-        },
-        |who| StoreError::Forbidden(format!("422 Invalid: denied by {who}")),
-    )
 }
 
 #[cfg(test)]

@@ -31,9 +31,30 @@ pub enum ConditionStatus {
     Unknown,
 }
 
-/// Why a condition is as it is. The failure reasons are shared by conditions, events and metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Reason {
+/// Declares the reasons and the list of all of them at once, so that none is left out of it.
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $name:ident,)+) => {
+        /// Why a condition is as it is. The failure reasons are shared by conditions, events and metrics.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+        pub enum Reason {
+            $($(#[$doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every one; docs/troubleshooting.md has a section for each.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The name as users, alerts and scripts see it.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
     /// `Ready`: the token is unexpired and was got for this spec.
     TokenValid,
     /// `Ready`: no token was issued for this spec yet.
@@ -69,28 +90,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// The name as users, alerts and scripts see it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::TokenValid => "TokenValid",
-            Self::TokenPending => "TokenPending",
-            Self::TokenExpired => "TokenExpired",
-            Self::TargetConflict => "TargetConflict",
-            Self::Succeeded => "Succeeded",
-            Self::Suspended => "Suspended",
-            Self::Accepted => "Accepted",
-            Self::TokenRejected => "TokenRejected",
-            Self::ProbeFailed => "ProbeFailed",
-            Self::Progressing => "Progressing",
-            Self::AuthorizationRequired => "AuthorizationRequired",
-            Self::WrongAccount => "WrongAccount",
-            Self::InvalidConfiguration => "InvalidConfiguration",
-            Self::Throttled => "Throttled",
-            Self::ProviderUnavailable => "ProviderUnavailable",
-            Self::StorageUnavailable => "StorageUnavailable",
-        }
-    }
-
     /// Whether only a person can mend it, so that trying again soon is of no use.
     pub const fn needs_a_person(self) -> bool {
         matches!(

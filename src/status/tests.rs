@@ -12,6 +12,7 @@ use crate::plan::tests::world::{AGE, LIFE, World, after, now, unchanged};
 
 mod failures;
 mod health;
+mod skew;
 mod verified;
 
 type Row = (ConditionType, ConditionStatus, Reason);
@@ -364,69 +365,4 @@ fn a_client_that_is_not_known_takes_no_token_away(
     let rows = rows_of(&once);
     assert_eq!(rows, expected);
     assert_eq!(project_unknown(&world.observed.identity, &once, why, now()), once, "said once");
-}
-
-fn answer_422(message: &str, fields: &[&str]) -> kube::core::Status {
-    let causes = fields.iter().map(|field| json!({"field": field, "message": "Unsupported value: \"x\""}));
-    let details = json!({"name": "mail", "kind": "GraphToken", "causes": causes.collect::<Vec<_>>()});
-    serde_json::from_value(json!({"code": 422, "reason": "Invalid", "message": message, "details": details}))
-        .unwrap()
-}
-
-#[rstest]
-#[case::another_graphtoken(&[], "the server rejected our request due to an error in our request", StoreError::Gone)]
-#[case::another_crd(
-    &["status.conditions[0].reason", "status.lastFailure.reason"],
-    "GraphToken.graphtoken.io \"mail\" is invalid: status.conditions[0].reason: Unsupported value: \"x\"",
-    StoreError::Refused(
-        "422 Invalid: the CRD in this cluster does not accept status.conditions[0].reason, status.lastFailure.reason of the \
-         status; install the CRD of the operator's version".into(),
-    ),
-)]
-#[case::a_policy(
-    &[],
-    "admission webhook \"check.example.com\" denied the request: x",
-    StoreError::Forbidden("422 Invalid: denied by admission webhook check.example.com".into()),
-)]
-fn a_status_that_is_rejected_is_not_taken_for_gone(
-    #[case] fields: &[&str],
-    #[case] message: &str,
-    #[case] means: StoreError,
-) {
-    assert_eq!(unprocessable(&answer_422(message, fields)), means);
-}
-
-/// Conditions of a type that this version does not know, and what it cannot read, before and after a reconcile.
-#[rstest]
-#[case::converged(World::delegated())]
-#[case::fresh(World::fresh())]
-#[case::app(World::app_only())]
-#[case::conflict(World::delegated().with(conflict))]
-fn what_another_version_wrote_survives_each_projection(#[case] world: World) {
-    let foreign = json!({"type": "Sealed", "status": "True", "reason": "Sealed", "message": "m",
-        "lastTransitionTime": "2026-11-23T10:00:00Z", "severity": "Info"});
-    let undecodable = json!({"type": "Odd", "status": 5});
-    let mut before = status(&world).to_json();
-    before["sealingKey"] = json!({"id": "k1"});
-    before["conditions"].as_array_mut().unwrap().extend([foreign.clone(), undecodable.clone()]);
-    let mut world = world;
-    world.observed.status = GraphTokenStatus::read(&before.to_string());
-    assert_eq!(status(&world).to_json(), before, "nothing changed");
-    let identity = &world.observed.identity;
-    let invalid = project_invalid(
-        identity,
-        &world.observed.status,
-        &SpecError::HttpNotAllowed { field: "token" },
-        now(),
-    );
-    let unknown = project_unknown(identity, &world.observed.status, Some("403"), now());
-    for status in [status_at(&world, after(10 * LIFE)), invalid, unknown] {
-        let written = status.to_json();
-        assert_eq!(written["sealingKey"], json!({"id": "k1"}));
-        let conditions = written["conditions"].as_array().unwrap();
-        assert!(conditions.contains(&foreign) && conditions.contains(&undecodable), "{written:#}");
-        let types = conditions.iter().map(|c| c["type"].as_str().unwrap());
-        let own = types.filter(|type_| !["Sealed", "Odd"].contains(type_)).count();
-        assert_eq!(own, status.conditions.iter().filter(|c| c.type_.known().is_some()).count());
-    }
 }
