@@ -1,6 +1,5 @@
 //! Words of the status that another version of the operator may not know.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::Error as _;
@@ -84,7 +83,7 @@ impl<T: Word> fmt::Display for Open<T> {
 /// By hand: a schema derived for an untagged enum is not structural.
 #[cfg(feature = "operator")]
 impl<T: Word> schemars::JsonSchema for Open<T> {
-    fn schema_name() -> Cow<'static, str> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         "Word".into()
     }
 
