@@ -1,7 +1,7 @@
 //! Writing a status, and what the API server's answer to it means.
 
-use kube::api::{Patch, PatchParams};
 use kube::Api;
+use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
 use crate::api::GraphTokenStatus;

@@ -36,6 +36,8 @@ use crate::world::World;
 const NAP: Duration = Duration::from_secs(1);
 /// A timer may fire late by its granularity.
 const TIMER: Duration = Duration::from_millis(1);
+/// The worker loop has been polled after this many yields.
+const YIELDS: usize = 8;
 /// Beats of the real clock without a move after which the process is asleep.
 const QUIET_BEATS: usize = 5;
 
@@ -167,7 +169,8 @@ impl Process {
                 return Err(Killed);
             }
             // What was written meanwhile is shown before anything else.
-            if self.caches.catch_up(&self.world) && self.work.is_due() {
+            self.caches.catch_up(&self.world);
+            if !self.is_quiet() {
                 continue;
             }
             if self.is_settled() {
@@ -184,9 +187,15 @@ impl Process {
         }
     }
 
+    fn is_quiet(&self) -> bool {
+        self.work.is_idle() && self.acquisitions.is_empty()
+    }
+
     fn is_settled(&self) -> bool {
-        let quiet = self.acquisitions.is_empty() && self.caches.behind_until().is_none();
-        quiet && self.world.step_is_over() && self.world.lock().settled()
+        self.is_quiet()
+            && self.caches.behind_until().is_none()
+            && self.world.step_is_over()
+            && self.world.lock().settled()
     }
 
     /// How long nothing happens by itself.
@@ -202,10 +211,14 @@ impl Process {
     async fn run(&mut self) -> Result<(), Killed> {
         let world = Arc::clone(&self.world);
         let mut rounds = self.work.rounds();
+        // A timer of its own may have fired that makes something due.
+        for _ in 0..YIELDS {
+            tokio::task::yield_now().await;
+        }
         loop {
             rounds.borrow_and_update();
             self.count();
-            if self.work.is_idle() && self.acquisitions.is_empty() {
+            if self.is_quiet() {
                 return Ok(());
             }
             let round = pin!(rounds.changed());
