@@ -44,9 +44,9 @@ const SCRAPE_AGAIN: &str = "15";
 
 /// What the endpoints report; asked at each request.
 pub struct Admin {
-    /// `/livez`: the main loop still turns. False makes the kubelet restart the container.
+    /// `/livez`: each loop has beaten within a minute. False makes the kubelet restart the container.
     pub live: Box<dyn Fn() -> bool + Send + Sync>,
-    /// `/readyz`: the API server was reached and the caches are filled; true on standbys.
+    /// `/readyz`: the API server was reached and, on the leader, its objects were listed.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// `/metrics`.
     pub registry: Registry,
@@ -102,11 +102,11 @@ async fn close(mut response: Response) -> Response {
 }
 
 async fn livez(State(served): State<Arc<Served>>) -> (StatusCode, &'static str) {
-    verdict((served.admin.live)(), "the main loop has stopped")
+    verdict((served.admin.live)(), "a loop of the operator has not beaten for a minute")
 }
 
 async fn readyz(State(served): State<Arc<Served>>) -> (StatusCode, &'static str) {
-    verdict((served.admin.ready)(), "the API server was not reached yet")
+    verdict((served.admin.ready)(), "the API server was not reached yet, or its objects were not listed yet")
 }
 
 fn verdict(good: bool, otherwise: &'static str) -> (StatusCode, &'static str) {
@@ -202,9 +202,21 @@ mod tests {
 
     #[rstest]
     #[case::alive("/livez", true, true, "200 OK", "ok")]
-    #[case::stalled("/livez", false, true, "503 Service Unavailable", "the main loop has stopped")]
+    #[case::stalled(
+        "/livez",
+        false,
+        true,
+        "503 Service Unavailable",
+        "a loop of the operator has not beaten for a minute"
+    )]
     #[case::ready("/readyz", true, true, "200 OK", "ok")]
-    #[case::starting("/readyz", true, false, "503 Service Unavailable", "the API server was not reached yet")]
+    #[case::starting(
+        "/readyz",
+        true,
+        false,
+        "503 Service Unavailable",
+        "the API server was not reached yet, or its objects were not listed yet"
+    )]
     #[case::alive_while_it_starts("/livez", true, false, "200 OK", "ok")]
     #[case::nothing_else("/", true, true, "404 Not Found", "")]
     #[tokio::test]

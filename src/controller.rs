@@ -64,7 +64,7 @@ impl Caches {
     /// Whether a term is served and its mirrors are filled.
     pub fn are_filled(&self) -> bool {
         let everyone = self.lock().everyone.clone();
-        everyone.is_some_and(|everyone| everyone.have_begun())
+        everyone.is_some_and(|everyone| everyone.are_known())
     }
 }
 

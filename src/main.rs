@@ -44,7 +44,7 @@ fn operate(settings: args::Settings) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(%error, "cannot run");
+            tracing::error!(%error, "the operator ended with an error");
             ExitCode::FAILURE
         }
     }

@@ -72,7 +72,7 @@ pub async fn fill(
     mut observed: Observed,
 ) -> Result<Observed, StoreError> {
     observed.credential = credential(ctx, desired, &observed.identity, memory).await?;
-    observed.pending_stood = pending_stood(ctx, &observed, memory);
+    observed.pending_stood = pending_stood(&observed, memory);
     observed.target = target_state(ctx, desired, &observed, memory).await?;
     observed.seed = seed_state(ctx, desired, &observed.identity, memory).await?;
     observed.login = login_state(ctx, desired, &observed.identity, memory).await?;
@@ -204,7 +204,7 @@ async fn take_over(store: &CredentialStore, known: Credential) -> Result<Credent
     if store.graphtoken_lives().await? { store.take_over(&known).await } else { Err(StoreError::Gone) }
 }
 
-fn pending_stood(ctx: &Context, observed: &Observed, memory: &mut Memory) -> bool {
+fn pending_stood(observed: &Observed, memory: &mut Memory) -> bool {
     let pending =
         observed.credential().and_then(|c| c.pending.as_ref()).filter(|p| p.holder != observed.holder);
     let Some(pending) = pending else {
@@ -216,8 +216,8 @@ fn pending_stood(ctx: &Context, observed: &Observed, memory: &mut Memory) -> boo
         _ => Instant::now(),
     };
     memory.pending_since = Some(Box::new((pending.attempt.clone(), since)));
-    // Without leader election nobody else is there who could be in the midst of it. The exchange reads it once more, live.
-    ctx.exchanger.lease_duration.is_none() || since.elapsed() >= PENDING_STANDS
+    // Without leader election too: another process may run that should not.
+    since.elapsed() >= PENDING_STANDS
 }
 
 async fn target_state(

@@ -52,9 +52,24 @@ const TIMER: Duration = Duration::from_millis(5);
 /// How a reconcile ended.
 pub struct Reconciled {
     /// After how long the object is due again; `None`: when something changes.
-    pub result: Result<Option<Duration>, StoreError>,
+    pub result: Result<Option<Duration>, Failed>,
     /// The versions of objects that it wrote: a watch that shows them shows nothing new.
     pub own: Vec<Version>,
+}
+
+/// A reconcile that failed. It is repeated after a back-off.
+#[derive(Debug)]
+pub struct Failed {
+    /// What the API server answered.
+    pub error: StoreError,
+    /// When the object is due in any case: that its status is rejected does not hold up its refreshes.
+    pub due: Option<Duration>,
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self { error, due: None }
+    }
 }
 
 /// Reconciles a `GraphToken`.
@@ -111,7 +126,7 @@ async fn pass(
     slot: Slot,
     ctx: &Context,
     memory: &mut Memory,
-) -> Result<Option<Duration>, StoreError> {
+) -> Result<Option<Duration>, Failed> {
     let desired = match ctx.clients.desired(identity, &object.spec, &ctx.guards) {
         Ok(desired) => Arc::new(desired),
         Err(unresolved) => {
@@ -146,7 +161,11 @@ async fn pass(
     }
     let steps = match fill(ctx, &look.desired, look.memory, sketched.clone()).await {
         Ok(observed) => Box::pin(look.steps(observed)).await,
-        Err(error) => Ok(Steps::Decided(Box::new((sketched.clone(), unreadable(identity, &error))))),
+        Err(error) => {
+            // That a new token is in memory only matters more than that a Secret cannot be read.
+            let plan = look.unstored().map_or_else(|| unreadable(identity, &error), trouble::waiting);
+            Ok(Steps::decided(sketched.clone(), plan))
+        }
     };
     let (observed, plan) = match steps {
         Ok(Steps::Decided(decided)) => *decided,
@@ -155,7 +174,7 @@ async fn pass(
             look.memory.keep_unsaved(&sketched.status, &status);
             return Ok(due.map(|at| until(ctx, at)));
         }
-        Err(error @ (StoreError::Conflict | StoreError::Gone)) => return Err(error),
+        Err(error @ (StoreError::Conflict | StoreError::Gone)) => return Err(error.into()),
         Err(error) => (sketched, unreadable(identity, &error)),
     };
     let desired = Arc::clone(&look.desired);
@@ -169,7 +188,7 @@ async fn conclude(
     memory: &mut Memory,
     before: &GraphTokenStatus,
     (observed, plan): (Observed, Plan),
-) -> Result<Option<Duration>, StoreError> {
+) -> Result<Option<Duration>, Failed> {
     let mut status = status::project(desired, &observed, &plan, ctx.now());
     let former = retire_former_target(ctx, desired, &observed).await;
     let login_stays = !discard_login(ctx, &observed, memory).await;
@@ -179,13 +198,22 @@ async fn conclude(
     let saved = save(ctx, &observed.identity, memory, before, status).await;
     // A status that is rejected, as by the CRD of another version, holds up no workload.
     let restart_at = restart::see_to(ctx, desired, &observed, memory).await;
-    let next = [
-        retry.then_some(STORAGE_RETRY),
-        saved?.then_some(Duration::ZERO),
-        next_look(ctx, &plan),
-        restart_at.map(|at| until(ctx, at)),
-    ];
-    Ok(next.into_iter().flatten().min())
+    let restart_due = restart_at.map(|at| until(ctx, at));
+    match saved {
+        Ok(changed) => {
+            let next = [
+                retry.then_some(STORAGE_RETRY),
+                changed.then_some(Duration::ZERO),
+                next_look(ctx, &plan),
+                restart_due,
+            ];
+            Ok(next.into_iter().flatten().min())
+        }
+        Err(error) => {
+            let planned = plan.look_at.filter(|_| plan.act == Act::Wait).map(|at| until(ctx, at));
+            Err(Failed { error, due: [planned, restart_due].into_iter().flatten().min() })
+        }
+    }
 }
 
 /// Once the new target serves pods, the one that `spec.target.secretName` named before would only grow stale. Returns its

@@ -250,8 +250,8 @@ impl Exchanger {
                 }
             }
         }
-        let turn =
-            Turn { job, begun: &begun, tokens: &tokens, attempt: &attempt, sent_at: sent.at, progress };
+        let (sent_at, slot) = (sent.at, &waiting.slot);
+        let turn = Turn { job, begun: &begun, tokens: &tokens, attempt: &attempt, sent_at, progress, slot };
         turn.conclude(sent.outcome, refresh_token).await
     }
 

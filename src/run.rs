@@ -34,10 +34,7 @@ mod signals;
 
 /// Between two tries to reach the API server at the start.
 const START_PAUSE: Duration = Duration::from_secs(2);
-/// At the end, acquisitions have this long to end. With the reconciles before and the Lease after them that is less than the
-/// grace period of 60 s in the chart.
-const FINISH: Duration = Duration::from_secs(30);
-/// And giving the Lease back this long.
+/// For how long the process tries to give the Lease back at its end.
 const RELEASE: Duration = Duration::from_secs(10);
 
 /// For how long the process waits for its last events to be written.
@@ -191,7 +188,7 @@ async fn finish(
     events: &Events,
     elector: Option<Campaign>,
 ) -> Result<(), Error> {
-    let unstored = acquisitions.finish(FINISH).await;
+    let unstored = acquisitions.finish().await;
     for Key { namespace, name } in &unstored {
         tracing::error!(
             namespace,

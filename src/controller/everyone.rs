@@ -60,9 +60,9 @@ impl Everyone {
         self.work.changed(graphtokens.into_iter().filter(begun).map(Item::GraphToken), version);
     }
 
-    /// Whether all scopes have begun: their mirrors are filled.
-    pub(super) fn have_begun(&self) -> bool {
-        self.lock().values().all(|scope| scope.begun)
+    /// Whether the mirrors of all scopes are filled.
+    pub(super) fn are_known(&self) -> bool {
+        self.lock().values().all(|scope| scope.has_secrets && scope.graphtokens.is_known())
     }
 
     /// The `GraphToken`s of a scope are known, or cannot be had for now. What a provider said to one `GraphToken` is for those

@@ -44,8 +44,8 @@ impl Item {
 pub(super) enum Ended {
     /// Well. It is due again then; `None`: when something changes.
     Well(Option<Instant>),
-    /// It failed.
-    Failed,
+    /// It failed. It is repeated after a back-off, or at this time if that is earlier.
+    Failed(Option<Instant>),
     /// It panicked, which is a defect of ours.
     Panicked,
 }
@@ -190,7 +190,10 @@ impl Queue {
         let foreign = seen.iter().any(|version| !own.contains(version)).then_some(now);
         let (failures, next) = match ended {
             Ended::Well(next) => (0, next),
-            Ended::Failed => (failures.saturating_add(1), Some(now + backoff(&item, failures))),
+            Ended::Failed(due) => {
+                let again = now + backoff(&item, failures);
+                (failures.saturating_add(1), Some(due.map_or(again, |due| due.min(again))))
+            }
             Ended::Panicked => (failures.saturating_add(1), Some(now + BACKOFF.1)),
         };
         if let Some(at) = [again, foreign, next].into_iter().flatten().min() {

@@ -16,7 +16,7 @@ use super::queue::{Ended, Item, Queue};
 use crate::cache::{GraphTokenCache, Urgency};
 use crate::context::Context;
 use crate::metrics::Metrics;
-use crate::reconcile::{Reconciled, reconcile};
+use crate::reconcile::{Failed, Reconciled, reconcile};
 use crate::retention::look_after;
 use crate::slot::Slot;
 use crate::state::{Key, Version};
@@ -131,17 +131,24 @@ impl Work {
         loop {
             let due = self.begin(&reconciler, &mut running);
             self.running.send_replace(running.len());
-            let timer = async {
-                match due {
-                    Some(due) => tokio::time::sleep_until(due).await,
-                    None => std::future::pending().await,
-                }
-            };
+            // If the process is to exit, what acquisitions still bring is published first, and its status written.
+            let acquisitions = &reconciler.ctx.exchanger.acquisitions;
+            let exits = stop.is_cancelled() && acquisitions.are_stopping();
+            let deadline = exits.then(|| acquisitions.deadline());
+            let is_done = acquisitions.is_empty() && running.is_empty() && !self.is_due();
+            if deadline.is_some_and(|deadline| is_done || Instant::now() >= deadline) {
+                break;
+            }
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled(), if deadline.is_none() => {
+                    if !acquisitions.are_stopping() {
+                        break;
+                    }
+                }
+                () = until(deadline) => {}
                 () = self.changed.notified() => {}
                 Some(ended) = running.join_next() => self.end(ended),
-                () = timer => {}
+                () = until(due) => {}
                 _ = beats.tick() => {
                     heart.beat();
                     if clock.jumped(reconciler.ctx.now(), Instant::now()) {
@@ -178,6 +185,14 @@ impl Work {
     }
 }
 
+/// Resolves then; `None`: never.
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What reconciles.
 pub struct Reconciler {
     /// The `GraphToken`s.
@@ -198,9 +213,9 @@ impl Reconciler {
                 let next = next.and_then(|pause| Instant::now().checked_add(pause.min(MAX_PAUSE)));
                 (Ended::Well(next), own)
             }
-            Ok(Reconciled { result: Err(error), own }) => {
+            Ok(Reconciled { result: Err(Failed { error, due }), own }) => {
                 log(&item, &error);
-                (Ended::Failed, own)
+                (Ended::Failed(due.and_then(|due| Instant::now().checked_add(due.min(MAX_PAUSE)))), own)
             }
             // The hook has logged it. One object's defect does not stop the others.
             Err(_) => (Ended::Panicked, Vec::new()),
@@ -213,7 +228,7 @@ impl Reconciler {
             Item::GraphToken(key) => reconcile(key, &self.graphtokens, slot, &self.ctx).await,
             Item::Credential(key) => {
                 let (result, own) = look_after(key, &self.graphtokens, &self.ctx).await;
-                Reconciled { result, own }
+                Reconciled { result: result.map_err(Failed::from), own }
             }
         }
     }

@@ -12,6 +12,7 @@ use crate::api::Reason;
 use crate::api::names::login_name;
 use crate::cache::Urgency;
 use crate::desired::Grant;
+use crate::failure::Failure;
 use crate::observe::credential_store;
 use crate::observed::{Observed, SeedState};
 use crate::permits::{Admission, Permit};
@@ -125,11 +126,15 @@ impl Look<'_> {
         }
     }
 
-    /// What a running acquisition brought cannot be stored: that is told once for each reason.
+    /// What a running acquisition brought cannot be stored: why.
+    pub(super) fn unstored(&self) -> Option<Failure> {
+        let Running { uid, unstored: Some(error), .. } = self.running.as_ref()? else { return None };
+        Some(if *uid == self.memory.uid { not_stored_yet(error) } else { unstored(OTHERS_COMMIT) })
+    }
+
+    /// That is noted once for each reason.
     pub(super) fn tell_of_running(&self, observed: Observed) -> Observed {
-        let Some(Running { uid, unstored: Some(error) }) = &self.running else { return observed };
-        let failure =
-            if *uid == observed.identity.uid { not_stored_yet(error) } else { unstored(OTHERS_COMMIT) };
+        let Some(failure) = self.unstored() else { return observed };
         let known = observed.status.last_storage_failure.as_ref();
         if known.is_some_and(|known| known.message == failure.message) {
             return observed;

@@ -21,7 +21,7 @@ impl Look<'_> {
         let facts = token(&self.desired, observed, self.ctx.now()).cloned();
         let Some((trial, facts)) = trial(&self.desired, observed).zip(facts) else { return Ok(false) };
         let Some(token) = self.token_of(&facts, observed).await? else { return Ok(false) };
-        let mut slot = std::mem::replace(&mut self.slot, Slot::none());
+        let slot = std::mem::replace(&mut self.slot, Slot::none());
         let (exchanger, identity) = (self.ctx.exchanger.clone(), observed.identity.clone());
         let key = Key::new(&identity.namespace, &identity.name);
         self.ctx.exchanger.acquisitions.start(&key, &observed.identity.uid, |_| async move {

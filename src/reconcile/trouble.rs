@@ -10,10 +10,13 @@ use crate::store::StoreError;
 pub(super) fn unreadable(identity: &Identity, error: &StoreError) -> Plan {
     let Identity { namespace, name, .. } = identity;
     tracing::warn!(namespace, name, %error, "what the decision rests on could not be read");
-    let problem = Problem {
-        administrator: error.needs_administrator(),
-        ..Problem::new(Reason::StorageUnavailable, storage_message(error))
-    };
+    waiting(storage_failure(error))
+}
+
+/// A plan that waits, and says why.
+pub(super) fn waiting(failure: Failure) -> Plan {
+    let Failure { message, administrator, .. } = failure;
+    let problem = Problem { administrator, ..Problem::new(Reason::StorageUnavailable, message) };
     Plan { act: Act::Wait, look_at: None, next_exchange: None, problem: Some(problem) }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::{TIMER, save};
+use super::{Failed, TIMER, save};
 use crate::api::{ConditionStatus, ConditionType, GraphToken, GraphTokenStatus};
 use crate::cache::Undecodable;
 use crate::clients::Unresolved;
@@ -14,7 +14,6 @@ use crate::observe;
 use crate::observed::Identity;
 use crate::state::Memory;
 use crate::status;
-use crate::store::StoreError;
 
 /// The operator may be replaced by one that reads the spec without a change of the object.
 const UNDECODABLE_PAUSE: Duration = Duration::from_hours(1);
@@ -25,7 +24,7 @@ pub(super) async fn refuse(
     identity: &Identity,
     ctx: &Context,
     memory: &mut Memory,
-) -> Result<Option<Duration>, StoreError> {
+) -> Result<Option<Duration>, Failed> {
     let before = observe::status(undecodable.status.as_ref(), memory);
     let error = SpecError::Undecodable(undecodable.error.clone());
     let status = GraphTokenStatus {
@@ -43,7 +42,7 @@ pub(super) async fn undecided(
     ctx: &Context,
     memory: &mut Memory,
     unresolved: Unresolved,
-) -> Result<Option<Duration>, StoreError> {
+) -> Result<Option<Duration>, Failed> {
     let (before, now) = (observe::status(object.status.as_ref(), memory), ctx.now());
     let left = before.expires_at.map(|at| Timestamp::from(at).duration_since(now));
     let left = left.and_then(|left| Duration::try_from(left).ok()).filter(|left| !left.is_zero());

@@ -6,9 +6,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,6 +31,8 @@ pub trait Listener: Send + Sync {
 pub struct Running {
     /// The UID of the `GraphToken` that it was started for.
     pub uid: String,
+    /// Whether it holds a new refresh token that is stored nowhere yet.
+    pub holds_a_token: bool,
     /// Why the latest try to store what it acquired failed.
     pub unstored: Option<StoreError>,
 }
@@ -45,7 +48,13 @@ struct Shared {
     tasks: TaskTracker,
     ended: AtomicU64,
     stopping: CancellationToken,
+    /// Set once the process is about to exit.
+    deadline: OnceLock<Instant>,
 }
+
+/// When the process is to exit, acquisitions have this long to end. With what follows that is less than the grace period of
+/// 60 s in the chart.
+const FINISH: Duration = Duration::from_secs(30);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // A panic elsewhere leaves the values whole: each change is one call.
@@ -97,7 +106,8 @@ impl Acquisitions {
             if running.contains_key(key) || self.are_stopping() {
                 return false;
             }
-            running.insert(key.clone(), Running { uid: uid.to_owned(), unstored: None });
+            running
+                .insert(key.clone(), Running { uid: uid.to_owned(), holds_a_token: false, unstored: None });
         }
         let entry = Entry { key: key.clone(), acquisitions: self.clone(), finished: None };
         let task = task(Progress { key: key.clone(), acquisitions: self.clone() });
@@ -109,16 +119,21 @@ impl Acquisitions {
         true
     }
 
-    /// Waits until all have ended, but not longer than `limit`. Returns the keys of those that hold a token that could
-    /// not be stored.
-    pub async fn finish(&self, limit: Duration) -> Vec<Key> {
+    /// Until when they may go on once the process is about to exit: for 30 s from when this is asked first.
+    pub fn deadline(&self) -> Instant {
+        *self.0.deadline.get_or_init(|| Instant::now() + FINISH)
+    }
+
+    /// Waits until all have ended, but not longer than [`Self::deadline`]. Returns the keys of those that hold a token that is
+    /// not stored.
+    pub async fn finish(&self) -> Vec<Key> {
         self.0.tasks.close();
         if !self.0.tasks.is_empty() {
             tracing::info!(acquisitions = self.0.tasks.len(), "waiting for acquisitions to end");
         }
-        let _ = tokio::time::timeout(limit, self.0.tasks.wait()).await;
+        let _ = tokio::time::timeout_at(self.deadline(), self.0.tasks.wait()).await;
         let running = lock(&self.0.running);
-        let unstored = running.iter().filter(|(_, running)| running.unstored.is_some());
+        let unstored = running.iter().filter(|(_, running)| running.holds_a_token);
         unstored.map(|(key, _)| key.clone()).collect()
     }
 }
@@ -133,6 +148,13 @@ impl Progress {
     /// Whose acquisition it is.
     pub const fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// A new refresh token came back. It is in memory only until the task ends.
+    pub fn holds_a_token(&self) {
+        if let Some(running) = lock(&self.acquisitions.0.running).get_mut(&self.key) {
+            running.holds_a_token = true;
+        }
     }
 
     /// What was acquired cannot be stored for now. Returns whether that is news: the same error is reported once.

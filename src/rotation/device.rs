@@ -79,7 +79,15 @@ impl Exchanger {
         if let Outcome::Pending { slow_down } = outcome {
             return Ok(Report::DevicePending { slow_down });
         }
-        let turn = Turn { job, begun: &begun, tokens: &tokens, attempt: &attempt, sent_at: at, progress };
+        let turn = Turn {
+            job,
+            begun: &begun,
+            tokens: &tokens,
+            attempt: &attempt,
+            sent_at: at,
+            progress,
+            slot: &waiting.slot,
+        };
         turn.conclude(outcome, code).await
     }
 

@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::grant::{Account, Issued, Outcome};
 use crate::observed::{ChainClient, Credential, Device, Record, RejectedSignIn, Tokens};
 use crate::plan::{Source, account_matches, chain_is_usable};
+use crate::slot::Slot;
 use crate::state::Key;
 use crate::store::StoreError;
 
@@ -37,6 +38,7 @@ pub(super) struct Turn<'a> {
     pub(super) attempt: &'a str,
     pub(super) sent_at: Timestamp,
     pub(super) progress: &'a Progress,
+    pub(super) slot: &'a Slot,
 }
 
 /// What came of one try to store what an exchange brought.
@@ -260,6 +262,7 @@ impl Turn<'_> {
             generation: begun.generation,
             signed_in: begun.signed_in.as_ref().map(|signed_in| signed_in.time),
         };
+        self.progress.holds_a_token();
         let mut epoch = self.epoch();
         let mut tried = self.job.store.commit(self.begun, &commit).await.map(Settled::stored);
         let mut pause = Duration::from_millis(200);
@@ -281,6 +284,8 @@ impl Turn<'_> {
                 }
                 Err(error) => self.not_stored(&error, &mut logged),
             }
+            // From here on it holds the entry of its own GraphToken and nothing else.
+            self.slot.release();
             sleep(pause).await;
             pause = (pause * 2).min(MAX_COMMIT_PAUSE);
             epoch = self.epoch();

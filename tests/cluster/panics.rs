@@ -23,7 +23,6 @@ const TAKE_OVER: Duration = Duration::from_secs(4 + 5);
 #[case::watch_of_namespaces("namespaces")]
 #[case::worker_loop("worker")]
 #[case::elector("elector")]
-#[case::clock("clock")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_ends_the_process_and_the_standby_serves(#[case] task: &'static str) {
     World::run(format!("panic-{task}").leak(), async |world| {

@@ -110,6 +110,26 @@ fn pods_have_a_token_though_the_operators_clock_is_set_by_an_hour(#[case] settin
     assert!(busiest_minute(&state) <= 3, "{} reconciles in a minute", busiest_minute(&state));
 }
 
+/// As after a machine was suspended: the wall clock has moved on, and the timers have not.
+#[rstest]
+#[case::refresh_token(scenario::delegated)]
+#[case::client_credentials(scenario::app_only)]
+fn time_that_passes_while_timers_stand_still_is_noticed_within_30_s(#[case] begin: fn(&mut State)) {
+    const ASLEEP: Duration = Duration::from_hours(2);
+    let (world, start) = world(begin);
+    world.at(10 * MINUTE, |w| w.pass(ASLEEP));
+    // Time moves on from one event to the next.
+    for second in 1..=60 {
+        world.at(10 * MINUTE + ASLEEP + Duration::from_secs(second), |_| {});
+    }
+    assert_eq!(live(&world, "the-only"), End::Settled);
+
+    let state = world.lock();
+    let issued: Vec<_> = state.idp.journal.iter().map(|e| e.at.duration_since(start).as_secs()).collect();
+    let awake = i64::try_from((10 * MINUTE + ASLEEP).as_secs()).expect("seconds");
+    assert!(matches!(issued[..], [0, again] if (awake..=awake + 30).contains(&again)), "{issued:?}, {awake}");
+}
+
 #[rstest]
 #[case::ahead(3_600)]
 #[case::back(-3_600)]

@@ -296,7 +296,7 @@ async fn failures_back_off_from_two_seconds_to_a_minute_and_success_resets() {
     queue.enqueue(key("ns", "mail"), now);
     let fail = |queue: &mut Queue, now: &mut Instant| {
         let item = queue.next(*now).unwrap();
-        queue.fail_or_finish(item, Ended::Failed, *now);
+        queue.fail_or_finish(item, Ended::Failed(None), *now);
         let wait = queue.due().unwrap() - *now;
         *now += wait;
         wait.as_secs_f64()
@@ -311,6 +311,19 @@ async fn failures_back_off_from_two_seconds_to_a_minute_and_success_resets() {
 }
 
 #[tokio::test]
+async fn a_reconcile_that_failed_is_repeated_when_its_object_is_due_before() {
+    let now = Instant::now();
+    let mut queue = queue(1);
+    queue.enqueue(key("ns", "mail"), now);
+    let item = queue.next(now).unwrap();
+    queue.fail_or_finish(item, Ended::Failed(Some(now + SECOND)), now);
+    assert_eq!(queue.due(), Some(now + SECOND));
+    let item = queue.next(now + SECOND).unwrap();
+    queue.fail_or_finish(item, Ended::Failed(Some(now + SECOND * 60)), now + SECOND);
+    assert!(queue.due().unwrap() <= now + SECOND * 5);
+}
+
+#[tokio::test]
 async fn those_that_failed_together_do_not_come_back_together() {
     let now = Instant::now();
     let mut queue = queue(16);
@@ -319,7 +332,7 @@ async fn those_that_failed_together_do_not_come_back_together() {
     }
     let mut due = HashSet::new();
     while let Some(item) = queue.next(now) {
-        queue.fail_or_finish(item.clone(), Ended::Failed, now);
+        queue.fail_or_finish(item.clone(), Ended::Failed(None), now);
         let Place::Later(at) = queue.known[&item].place else { panic!("it is due later") };
         due.insert(at);
     }

@@ -112,12 +112,12 @@ async fn the_end_of_the_process_waits_for_them_only_so_long_and_names_those_that
     let stopping = CancellationToken::new();
     let acquisitions = Acquisitions::new(stopping.clone());
     acquisitions.start(&Key::new("ns", "stuck"), "uid", |progress| async move {
-        progress.unstored(&StoreError::Conflict);
+        progress.holds_a_token();
         std::future::pending().await
     });
     let _hangs = started(&acquisitions, "hangs").unwrap();
     stopping.cancel();
     assert!(started(&acquisitions, "late").is_none(), "none starts once the process is to exit");
-    let unstored = acquisitions.finish(Duration::from_secs(30)).await;
+    let unstored = acquisitions.finish().await;
     assert_eq!(unstored, [Key::new("ns", "stuck")]);
 }
