@@ -8,6 +8,17 @@
 //!               [IO]         pure              pure        [IO]       [IO]     pure     [IO]     [IO]     [IO]     [IO]
 //! ```
 //!
+//! `exchange → commit` and `probe` are tasks of their own (`rotation`). A reconcile starts one and ends; its result enqueues the
+//! object, and the next reconcile takes it from there. Around the flow stand, all `[IO]`:
+//!
+//! ```text
+//! run        a process: terms of leadership (leader), supervision (supervise), /livez, /readyz and /metrics (admin), the end
+//! controller a term: watches → mirrors (cache) → queue → worker
+//! slot       one of --concurrency, handed on from a reconcile to the task that it starts
+//! permits    token requests in flight per client
+//! state      what is remembered of an object between two reconciles
+//! ```
+//!
 //! Without the feature `operator` only the pure part is compiled, with neither kube nor tokio nor reqwest.
 
 pub mod api;

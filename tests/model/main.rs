@@ -1,5 +1,5 @@
 //! The real `plan`, `settle` and `claim` in a small world: every order of events is tried, and every promise of
-//! `docs/design.md`, "An exchange, step by step", is looked at in every state.
+//! `docs/design.md`, "A token acquisition, step by step", is looked at in every state.
 //!
 //! Two replicas stand for election, make exchanges and settle them; one Lease, one credential Secret with
 //! compare-and-swap, one provider. What they decide comes from the product: `plan` (with `Observed` made from the state),
