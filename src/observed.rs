@@ -326,7 +326,9 @@ mod tests {
     }
 
     const RECORD: &str = r#"{
-        "generation": 3, "seedDigests": ["d"], "rejectedLogin": {"digest": "x", "reason": "OfALaterVersion", "message": "m"},
+        "generation": 3, "seedDigests": ["d"], "rejectedLogin": {
+            "digest": "x", "madeWithHash": "h", "time": "2026-11-23T10:00:00Z", "reason": "OfALaterVersion", "message": "m"
+        },
         "signedIn": {"time": "2026-11-23T10:00:00Z", "source": "Passkey"}, "sealedWith": {"key": "k1"}
     }"#;
 

@@ -45,11 +45,13 @@ pub fn keeps_a_sign_in(desired: &Desired, observed: &Observed) -> bool {
     credential.is_some_and(|c| chain_is_usable(desired, c) && account_problem(desired, c).is_none())
 }
 
-/// Whether the latest failure is that of a sign-in that is still new.
+/// Whether the latest failure, of a token request or of the store, is that of a sign-in that is still new.
 pub(super) fn failed_last(desired: &Desired, observed: &Observed) -> bool {
-    let failure = observed.status.last_failure.as_ref();
+    let token = observed.status.last_failure.as_ref().map(|failure| (failure.time, &failure.inputs));
+    let storage = observed.status.last_storage_failure.as_ref().map(|failure| (failure.time, &failure.inputs));
+    let latest = [token, storage].into_iter().flatten().max_by_key(|(time, _)| *time);
     let source = new_sign_in(desired, observed, observed.credential());
-    failure.zip(source).is_some_and(|(failure, source)| failure.inputs == Some(made_with(observed, source)))
+    latest.zip(source).is_some_and(|((_, inputs), source)| *inputs == Some(made_with(observed, source)))
 }
 
 /// A new sign-in goes first. While it has to wait, the one that is kept is refreshed when it is due; and where both could be tried,
