@@ -190,10 +190,10 @@ impl Controller {
                 ctx: Arc::clone(&ctx),
             };
         let scopes = secrets.into_iter().zip(graphtokens.into_values()).map(scope).collect();
-        let listener = Results { ctx: Arc::downgrade(&ctx), work: work.clone() };
+        let listener = Results { ctx: Arc::downgrade(&ctx), everyone: everyone.clone() };
         ctx.exchanger.acquisitions.set_listener(Some(Arc::new(listener)));
-        let parked = work.clone();
-        let enqueue = move |key| parked.enqueue([Item::GraphToken(key)]);
+        let parked = everyone.clone();
+        let enqueue = move |key| parked.wake([key]);
         ctx.exchanger.permits.set_enqueue(Some(Arc::new(enqueue)));
         Self { term, ctx, work, everyone, scopes, client_secrets }
     }
@@ -263,7 +263,8 @@ impl Controller {
 struct Results {
     /// Not the owner: the context holds the acquisitions, which hold this.
     ctx: Weak<Context>,
-    work: Work,
+    /// What ends before the mirrors of a new term are filled enqueues nothing: all are enqueued then.
+    everyone: Everyone,
 }
 
 impl Listener for Results {
@@ -274,6 +275,6 @@ impl Listener for Results {
     }
 
     fn enqueue(&self, key: &Key) {
-        self.work.enqueue([Item::GraphToken(key.clone())]);
+        self.everyone.wake([key.clone()]);
     }
 }

@@ -17,7 +17,7 @@ use crate::state::Key;
 
 /// Seconds. A token request has a deadline of 15 s.
 const TOKEN_REQUEST_BUCKETS: [f64; 9] = [0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0];
-/// Seconds. Most reconciles find nothing to do; the longest holds a token request and its writes.
+/// Seconds. Most reconciles find nothing to do; the longest make several requests to the API server.
 const RECONCILE_BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0];
 
 /// How a token request ended: the label `outcome`.

@@ -360,11 +360,6 @@ impl GraphTokenCache {
         self.of(key).is_some_and(|store| store.contains(key))
     }
 
-    /// The keys of all.
-    pub fn keys(&self) -> Vec<Key> {
-        self.0.values().flat_map(GraphTokenStore::keys).collect()
-    }
-
     /// To be asked before a status is written.
     pub fn epoch(&self, key: &Key) -> Epoch {
         self.of(key).map_or_else(Epoch::default, |store| store.0.read().epoch())

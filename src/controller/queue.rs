@@ -218,7 +218,7 @@ impl Queue {
         !self.order.is_empty() || self.due().is_some_and(|at| at <= now)
     }
 
-    /// Everything that is known.
+    /// What waits for a time, is in line or is being reconciled.
     pub(super) fn items(&self) -> Vec<Item> {
         self.known.keys().cloned().collect()
     }

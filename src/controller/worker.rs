@@ -152,10 +152,9 @@ impl Work {
                 _ = beats.tick() => {
                     heart.beat();
                     if clock.jumped(reconciler.ctx.now(), Instant::now()) {
-                        tracing::info!("the wall clock and the timers disagree: everything is reconciled");
-                        let all = reconciler.graphtokens.keys().into_iter().map(Item::GraphToken);
-                        let items = self.lock().items().into_iter().chain(all);
-                        self.enqueue(items.collect::<Vec<_>>());
+                        tracing::info!("the wall clock and the timers disagree: all that waits for a timer is reconciled");
+                        let items = self.lock().items();
+                        self.enqueue(items);
                     }
                 }
             }
@@ -168,13 +167,18 @@ impl Work {
 
     /// Begins what is due and has a slot. Returns when the next item is due.
     fn begin(&self, reconciler: &Arc<Reconciler>, running: &mut JoinSet<Done>) -> Option<Instant> {
-        let mut queue = self.lock();
-        while let Some(item) = queue.next(Instant::now()) {
+        let (items, due) = {
+            let mut queue = self.lock();
+            let items: Vec<Item> = std::iter::from_fn(|| queue.next(Instant::now())).collect();
+            (items, queue.due())
+        };
+        // Not under the lock: a slot takes it when it is dropped.
+        for item in items {
             self.begun.fetch_add(1, Ordering::Relaxed);
             let slot = Slot::new(self, &item);
             running.spawn(Arc::clone(reconciler).reconcile(item, slot));
         }
-        queue.due()
+        due
     }
 
     fn end(&self, ended: Result<Done, JoinError>) {

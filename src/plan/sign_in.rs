@@ -48,7 +48,8 @@ pub fn keeps_a_sign_in(desired: &Desired, observed: &Observed) -> bool {
 /// Whether the latest failure, of a token request or of the store, is that of a sign-in that is still new.
 pub(super) fn failed_last(desired: &Desired, observed: &Observed) -> bool {
     let token = observed.status.last_failure.as_ref().map(|failure| (failure.time, &failure.inputs));
-    let storage = observed.status.last_storage_failure.as_ref().map(|failure| (failure.time, &failure.inputs));
+    let storage =
+        observed.status.last_storage_failure.as_ref().map(|failure| (failure.time, &failure.inputs));
     let latest = [token, storage].into_iter().flatten().max_by_key(|(time, _)| *time);
     let source = new_sign_in(desired, observed, observed.credential());
     latest.zip(source).is_some_and(|((_, inputs), source)| *inputs == Some(made_with(observed, source)))
