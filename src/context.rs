@@ -10,7 +10,7 @@ use crate::clients::ClientCache;
 use crate::desired::Guards;
 use crate::events::Events;
 use crate::rotation::Exchanger;
-use crate::state::State;
+use crate::state::{Key, State};
 
 /// What reconciles share.
 pub struct Context {
@@ -33,6 +33,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// A `GraphToken` is gone: nothing is kept of it.
+    pub fn forget(&self, graphtoken: &Key) {
+        self.state.forget(graphtoken);
+        self.clients.forget(graphtoken);
+        self.exchanger.acquisitions.forget(graphtoken);
+    }
+
     /// The time now.
     pub fn now(&self) -> Timestamp {
         self.exchanger.clock.now()

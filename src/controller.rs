@@ -7,13 +7,13 @@ use jiff::Timestamp;
 use kube::{Api, ResourceExt as _};
 use tokio_util::sync::CancellationToken;
 
+use crate::api::names::credential_name;
 use crate::cache::{GraphTokenCache, GraphTokenStore, SecretCache, SecretStore, Watched, WatchedSecret};
 use crate::clients::ClientCache;
 use crate::context::Context;
 use crate::desired::shared_client;
 use crate::kubeclient::Clients;
 use crate::metrics::{ConditionSample, Metrics, ObjectSample};
-use crate::rotation::{Finished, Listener};
 use crate::state::{Ends, Key};
 use crate::supervise::{Heartbeats, Supervised, TaskEnded};
 
@@ -190,8 +190,7 @@ impl Controller {
                 ctx: Arc::clone(&ctx),
             };
         let scopes = secrets.into_iter().zip(graphtokens.into_values()).map(scope).collect();
-        let listener = Results { ctx: Arc::downgrade(&ctx), everyone: everyone.clone() };
-        ctx.exchanger.acquisitions.set_listener(Some(Arc::new(listener)));
+        ctx.exchanger.acquisitions.set_enqueue(Some(ended(&ctx, &work, &everyone)));
         let parked = everyone.clone();
         let enqueue = move |key| parked.wake([key]);
         ctx.exchanger.permits.set_enqueue(Some(Arc::new(enqueue)));
@@ -252,29 +251,23 @@ impl Controller {
             // It ends once it is stopped.
             ended = worker.ended() => if stop.is_cancelled() { Ok(()) } else { Err(ended) },
         };
-        self.ctx.exchanger.acquisitions.set_listener(None);
+        self.ctx.exchanger.acquisitions.set_enqueue(None);
         self.ctx.exchanger.permits.set_enqueue(None);
         *self.term.caches.lock() = Stores::default();
         ended
     }
 }
 
-/// Where acquisitions leave what they brought.
-struct Results {
-    /// Not the owner: the context holds the acquisitions, which hold this.
-    ctx: Weak<Context>,
-    /// What ends before the mirrors of a new term are filled enqueues nothing: all are enqueued then.
-    everyone: Everyone,
-}
-
-impl Listener for Results {
-    fn keep(&self, key: &Key, uid: &str, finished: Option<Finished>) {
-        if let Some(ctx) = self.ctx.upgrade() {
-            ctx.state.keep_finished(key, uid, finished);
+/// Enqueues a `GraphToken` whose acquisition has ended. What ends before the mirrors of a new term are filled enqueues nothing:
+/// all are enqueued then.
+fn ended(ctx: &Arc<Context>, work: &Work, everyone: &Everyone) -> Arc<dyn Fn(&Key) + Send + Sync> {
+    // Not the owner: the context holds the acquisitions, which hold this.
+    let (ctx, work, everyone): (Weak<Context>, _, _) = (Arc::downgrade(ctx), work.clone(), everyone.clone());
+    Arc::new(move |key| {
+        everyone.wake([key.clone()]);
+        // It may have written a credential of which the watch shows nothing new: see `Scope::secret_event`.
+        if ctx.upgrade().is_some_and(|ctx| !ctx.graphtokens.contains(key)) {
+            work.enqueue([Item::Credential(Key::new(&key.namespace, &credential_name(&key.name)))]);
         }
-    }
-
-    fn enqueue(&self, key: &Key) {
-        self.everyone.wake([key.clone()]);
-    }
+    })
 }

@@ -45,6 +45,12 @@ struct Limit {
 type Place = (Urgency, u64);
 
 impl Limit {
+    fn remove(&mut self, key: &Key) {
+        if let Some(place) = self.places.remove(key) {
+            self.parked.remove(&place);
+        }
+    }
+
     fn is_unused(&self) -> bool {
         self.parked.is_empty()
             && self.permits.available_permits() == IN_FLIGHT
@@ -63,7 +69,7 @@ pub struct Permit {
 pub enum Admission {
     /// It may.
     Granted(Permit),
-    /// Not at once. Nobody else waits, so it is worth waiting for a moment: see [`Permits::acquire`].
+    /// Not at once. No key is parked, so it is worth waiting for a moment: see [`Permits::acquire`].
     Busy,
     /// Not now: the key is parked, and is enqueued when its turn comes.
     Parked,
@@ -75,7 +81,7 @@ impl Permits {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sets what enqueues a parked key; `None`: nobody is there to be enqueued, so nobody stays parked.
+    /// Sets what enqueues a parked key; `None`: the term is over, and no key stays parked.
     pub fn set_enqueue(&self, enqueue: Option<Enqueue>) {
         let mut shared = self.lock();
         if enqueue.is_none() {
@@ -94,6 +100,7 @@ impl Permits {
         let mut shared = self.lock();
         let limit = shared.limit(&of);
         if let Ok(permit) = Arc::clone(&limit.permits).try_acquire_owned() {
+            limit.remove(key);
             return Admission::Granted(Permit { held: Some(permit), of, permits: self.clone() });
         }
         if limit.parked.is_empty() {
@@ -114,10 +121,13 @@ impl Permits {
         permit
     }
 
-    /// Parks a key that waited in vain.
+    /// Parks a key that waited in vain, unless the term is over that would enqueue it.
     pub fn park(&self, client: &Client, key: &Key, urgency: Urgency) {
         let of = of(client);
         let mut shared = self.lock();
+        if shared.enqueue.is_none() {
+            return;
+        }
         shared.park(&of, key, urgency);
         // One may have been released meanwhile.
         let enqueued = shared.unpark(&of);
@@ -187,7 +197,7 @@ impl Unparked {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut shared = self.permits.lock();
-        // Under the lock, so that nobody is parked between this and the next line.
+        // Under the lock, so that no key is parked between this and the next line.
         drop(self.held.take());
         let unparked = shared.unpark(&self.of);
         drop(shared);

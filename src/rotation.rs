@@ -34,7 +34,7 @@ mod job;
 mod report;
 mod turn;
 
-pub use acquisitions::{Acquisitions, Listener, Progress, Running};
+pub use acquisitions::{Acquisitions, Ended, Progress, Running};
 pub use job::{Job, Waiting};
 pub use report::{Attempt, Finished, InHand, Report};
 use turn::Turn;
@@ -115,7 +115,7 @@ impl Exchanger {
             self.permits.park(&job.desired.client, progress.key(), job.urgency);
             return Report::NotNow;
         }
-        self.provider.pace().await;
+        waiting.slot.hold(self.provider.pace()).await;
         if !self.may_send(&job.desired.client) {
             return Report::NotNow;
         }
@@ -146,7 +146,7 @@ impl Exchanger {
         if !waiting.for_permit(&self.permits, job).await {
             return false;
         }
-        self.provider.pace().await;
+        waiting.slot.hold(self.provider.pace()).await;
         self.may_send(&job.desired.client)
     }
 
@@ -236,12 +236,15 @@ impl Exchanger {
         let pause = sent.refused_the_grant().then_some(RETRY_PAUSE);
         let pause = pause.or(sent.found_the_assertion_expired(job).then_some(Duration::ZERO));
         if let Some(pause) = pause {
+            waiting.slot.release();
             tokio::time::sleep(pause).await;
             if self.may_send_again(job, waiting).await {
                 // No assertion is sent twice.
                 let proof = self.prove(job).await;
                 // A rival may have rotated it meanwhile: then its token is used, and this one is never sent again.
-                let unchanged = job.store.read().await?.is_some_and(|(now, _)| now.meta == begun.meta);
+                let unchanged = job.store.read().await?.is_some_and(|(now, _)| {
+                    now.pending == begun.pending && now.refresh_token_digest == begun.refresh_token_digest
+                });
                 if !unchanged {
                     return Err(Cut::Stale);
                 }
@@ -320,7 +323,7 @@ impl Exchanger {
         let attempt = uuid::Uuid::new_v4().to_string();
         let (at, began) = (self.clock.now(), Instant::now());
         let received = self.post(waiting, &client.token_url, request, &attempt).await;
-        let kind = job.desired.grant.kind();
+        // A device-code grant refreshes like any other: only a poll may be told to wait.
         let label_kind = match job.exchange.source {
             Source::Client => GrantKind::ClientCredentials,
             Source::DeviceStart | Source::DevicePoll => GrantKind::DeviceCode,
@@ -331,7 +334,7 @@ impl Exchanger {
             Ok(Received { status, retry_after, body }) => {
                 let answer =
                     Answer { status, retry_after: retry_after.as_deref(), body: body.expose_secret() };
-                grant::read(kind, &answer, self.clock.now())
+                grant::read(label_kind, &answer, self.clock.now())
             }
         };
         let outcome = naming_scopes(job, outcome.masked(request));

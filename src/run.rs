@@ -34,6 +34,8 @@ mod signals;
 
 /// Between two tries to reach the API server at the start.
 const START_PAUSE: Duration = Duration::from_secs(2);
+/// A standby checks its Lease this often at least.
+const LEASE_CHECK: Duration = Duration::from_secs(1);
 /// For how long the process tries to give the Lease back at its end.
 const RELEASE: Duration = Duration::from_secs(10);
 
@@ -228,8 +230,10 @@ impl Terms {
                 // What a term began is finished before the process ends, and the Lease is kept until then.
                 self.serving.send_replace(self.stop.is_cancelled());
             } else {
+                // A Lease that lapsed and was renewed meanwhile is no change.
                 tokio::select! {
                     () = lease.changed() => {}
+                    () = tokio::time::sleep(LEASE_CHECK) => {}
                     () = self.stop.cancelled() => {}
                 }
             }

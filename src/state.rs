@@ -15,7 +15,7 @@ use crate::cache::{Packed, Packer};
 use crate::grant::device_code::SLOW_DOWN;
 use crate::observed::{Credential, Meta, SeedState, Unrenderable};
 use crate::proof::Held;
-use crate::rotation::{Finished, InHand};
+use crate::rotation::InHand;
 
 mod ends;
 
@@ -58,6 +58,8 @@ pub struct Memory {
     pub polls: Option<Box<Polls>>,
     /// The status as last decided, where it could not be written yet.
     pub unsaved: Option<Box<Unsaved>>,
+    /// How many acquisitions in a row found that something else had changed.
+    pub stale: u32,
     /// Since when it waits for a permit of its client.
     pub parked: Option<Instant>,
     /// For which Secrets the mirror is known to be behind.
@@ -137,8 +139,6 @@ pub struct Version {
 struct Entry {
     /// Absent while a reconcile has it.
     memory: Option<Box<Memory>>,
-    /// What a task brought since, for the `GraphToken` of this UID.
-    finished: Option<(String, Option<Finished>)>,
     /// The Secrets that it refers to, beside those that are named after it.
     refers_to: Vec<Key>,
 }
@@ -212,13 +212,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl State {
-    /// Takes the memory of a `GraphToken` for the length of a reconcile, of which there are never two at once for one object,
-    /// and what a task brought since the last one.
-    pub fn take(&self, key: &Key) -> (Box<Memory>, Option<(String, Option<Finished>)>) {
-        let mut entries = lock(&self.entries);
-        let entry = entries.entry(key.clone()).or_default();
+    /// Takes the memory of a `GraphToken` for the length of a reconcile, of which there are never two at once for one object.
+    pub fn take(&self, key: &Key) -> Box<Memory> {
         // A reconcile that panicked has lost it.
-        (entry.memory.take().unwrap_or_default(), entry.finished.take())
+        lock(&self.entries).entry(key.clone()).or_default().memory.take().unwrap_or_default()
     }
 
     /// The memory, if it is of this UID; else that of a `GraphToken` that nothing is known of.
@@ -236,13 +233,6 @@ impl State {
         let Some(entry) = entries.get_mut(key) else { return false };
         entry.memory = Some(memory);
         true
-    }
-
-    /// Keeps what a task brought for a `GraphToken`, if that is still there.
-    pub fn keep_finished(&self, key: &Key, uid: &str, finished: Option<Finished>) {
-        if let Some(entry) = lock(&self.entries).get_mut(key) {
-            entry.finished = Some((uid.to_owned(), finished));
-        }
     }
 
     /// Forgets a `GraphToken` that is gone.
@@ -365,127 +355,4 @@ pub fn newer(one: &str, other: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_wakes_the_graphtokens_of_other_namespaces_until_they_are_gone() {
-        let state = State::default();
-        let shared = Key::new("clients", "app-cert");
-        let [here, there] = ["one", "two"].map(|namespace| Key::new(namespace, "mail"));
-        for graphtoken in [&here, &there] {
-            let (memory, _) = state.take(graphtoken);
-            state.refer(graphtoken, vec![shared.clone()]);
-            assert!(state.put(graphtoken, memory));
-        }
-        assert_eq!(
-            BTreeSet::from_iter(state.referrers(&shared)),
-            BTreeSet::from([here.clone(), there.clone()])
-        );
-        assert_eq!(state.referrers(&Key::new("one", "app-cert")), []);
-        state.forget(&here);
-        assert_eq!(state.referrers(&shared), std::slice::from_ref(&there));
-        state.refer(&there, Vec::new());
-        assert_eq!(state.referrers(&shared), []);
-        assert!(lock(&state.referrers).is_empty());
-    }
-
-    #[test]
-    fn what_is_noted_of_a_graphtoken_after_it_was_forgotten_is_not_kept() {
-        let (state, mail) = (State::default(), Key::new("ns", "mail"));
-        let end = End { secret: Key::new("ns", "app-cert"), what: "certificate", at: Timestamp::UNIX_EPOCH };
-        let (memory, _) = state.take(&mail);
-        state.note_end(&mail, Some(end.clone()));
-        assert_eq!(state.ends.all().len(), 1);
-        state.forget(&mail);
-        state.note_end(&mail, Some(end));
-        state.put(&mail, memory);
-        assert!(state.ends.all().is_empty());
-    }
-
-    #[test]
-    fn a_secret_wakes_the_graphtoken_that_it_is_named_after() {
-        let (state, mail) = (State::default(), Key::new("ns", "mail"));
-        let (memory, _) = state.take(&mail);
-        state.put(&mail, memory);
-        for name in ["mail", "mail-graphtoken-credential", "mail-graphtoken-login"] {
-            assert_eq!(state.referrers(&Key::new("ns", name)), std::slice::from_ref(&mail), "{name}");
-            assert_eq!(state.referrers(&Key::new("other", name)), [], "{name}");
-        }
-        assert_eq!(state.referrers(&Key::new("ns", "mail-other")), []);
-    }
-
-    #[test]
-    fn who_starts_from_one_seed_is_told_of_the_others_as_long_as_they_do() {
-        let (state, seed) = (State::default(), Key::new("ns", "seed"));
-        let [one, two, other] = ["one", "two", "other"].map(|name| Key::new("ns", name));
-        for graphtoken in [&one, &two, &other] {
-            let (memory, _) = state.take(graphtoken);
-            state.refer(graphtoken, vec![seed.clone()]);
-            state.put(graphtoken, memory);
-        }
-        assert_eq!(
-            state.share_seed(&seed, &one),
-            Vec::<String>::new(),
-            "that others refer to it is not enough"
-        );
-        assert_eq!(state.share_seed(&seed, &two), ["one"]);
-        assert_eq!(state.share_seed(&seed, &one), ["two"]);
-        state.forget(&two);
-        assert_eq!(state.share_seed(&seed, &one), Vec::<String>::new());
-    }
-
-    #[test]
-    fn another_graphtoken_of_the_same_name_starts_afresh() {
-        let (state, mail, seed) = (State::default(), Key::new("ns", "mail"), Key::new("ns", "seed"));
-        let mut memory = state.of(&mail, state.take(&mail).0, "one");
-        memory.written = Some("attempt".to_owned());
-        state.refer(&mail, vec![seed.clone()]);
-        state.put(&mail, memory);
-        let memory = state.of(&mail, state.take(&mail).0, "one");
-        assert!(memory.written.is_some());
-        state.put(&mail, memory);
-        let memory = state.of(&mail, state.take(&mail).0, "two");
-        assert!(memory.written.is_none());
-        state.put(&mail, memory);
-        assert_eq!(state.referrers(&seed), []);
-    }
-
-    #[test]
-    fn what_a_task_brought_is_there_for_the_next_reconcile_and_goes_with_its_graphtoken() {
-        let (state, mail) = (State::default(), Key::new("ns", "mail"));
-        let (memory, finished) = state.take(&mail);
-        assert!(finished.is_none());
-        state.keep_finished(&mail, "one", None);
-        assert!(state.put(&mail, memory), "it came while a reconcile was running");
-        let (memory, finished) = state.take(&mail);
-        assert!(matches!(finished, Some((uid, None)) if uid == "one"));
-        state.forget(&mail);
-        state.keep_finished(&mail, "one", None);
-        assert!(!state.put(&mail, memory), "it was forgotten meanwhile");
-        assert!(lock(&state.entries).is_empty(), "and nothing is left of it");
-    }
-
-    #[test]
-    fn what_was_read_of_a_secret_goes_with_the_last_that_refers_to_it() {
-        let (state, secret) = (State::default(), Key::new("clients", "app"));
-        let what_for = (secret.clone(), "key".to_owned());
-        let held = || Ok(Held::Secret("s3cret".into()));
-        state.keep_proof(what_for.clone(), &Meta::default(), held());
-        assert!(state.proof(&what_for, &Meta::default()).is_none(), "nobody refers to it");
-        let all: Vec<Key> = (0..100).map(|n| Key::new("ns", &format!("app-{n}"))).collect();
-        for graphtoken in &all {
-            let (memory, _) = state.take(graphtoken);
-            state.refer(graphtoken, vec![secret.clone()]);
-            state.put(graphtoken, memory);
-        }
-        state.keep_proof(what_for.clone(), &Meta::default(), held());
-        for graphtoken in &all {
-            assert!(state.proof(&what_for, &Meta::default()).is_some());
-            state.forget(graphtoken);
-        }
-        state.refer(&all[0], vec![secret.clone()]);
-        state.keep_proof(what_for, &Meta::default(), held());
-        assert!(lock(&state.proofs).is_empty() && lock(&state.referrers).is_empty());
-    }
-}
+mod tests;

@@ -124,6 +124,10 @@ fn refused(status: &Status) -> StoreError {
             StoreError::Refused("the namespace is being terminated".to_owned())
         }
         // A message of 403 speaks of rights, quotas and policies; others may quote the object, and so a token.
+        // What a webhook says of the object may quote it.
+        (403, _) if let Some(name) = named(&status.message, WEBHOOK) => {
+            StoreError::Forbidden(format!("403 Forbidden: denied by admission webhook {name}"))
+        }
         (403, _) => StoreError::Forbidden(bounded(&status.message)),
         (408 | 429 | 500.., _) => {
             StoreError::Unanswered(named(&status.message, FAILING_WEBHOOK).map_or_else(

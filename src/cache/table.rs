@@ -49,14 +49,23 @@ impl<V> ByName<V> {
         }
     }
 
-    fn remove(&mut self, meta: &ObjectMeta) {
-        let (Some(namespace), Some(name)) = (&meta.namespace, &meta.name) else { return };
-        if let Some(objects) = self.0.get_mut(namespace.as_str()) {
-            objects.remove(name.as_str());
-            if objects.is_empty() {
-                self.0.remove(namespace.as_str());
-            }
+    fn remove(&mut self, meta: &ObjectMeta) -> Option<V> {
+        let (namespace, name) = (meta.namespace.as_deref()?, meta.name.as_deref()?);
+        let objects = self.0.get_mut(namespace)?;
+        let removed = objects.remove(name);
+        if objects.is_empty() {
+            self.0.remove(namespace);
         }
+        removed
+    }
+}
+
+impl<V: Entry> ByName<V> {
+    /// The version of one; 0 if it is not there.
+    fn version(&self, meta: &ObjectMeta) -> u64 {
+        let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
+        let known = self.get(namespace.unwrap_or_default(), name.unwrap_or_default());
+        known.map(Entry::version).unwrap_or_default()
     }
 }
 
@@ -80,9 +89,14 @@ pub(super) enum Put<V> {
     Passed,
 }
 
-/// The number of complete lists before an own write was sent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Epoch(u64);
+/// How far the mirror was before an own write or a live read was sent.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Epoch {
+    /// How many lists were whole.
+    lists: u64,
+    /// The greatest version that the watch had shown.
+    passed: u64,
+}
 
 /// What is known of the objects of a kind.
 #[derive(Debug)]
@@ -90,6 +104,8 @@ pub(super) struct Table<V> {
     pub(super) known: ByName<V>,
     /// The list that is being read: it replaces what is known once it is whole.
     listed: ByName<V>,
+    /// What was written since that list began, while it is being read: the list may be older.
+    written: Option<Vec<ObjectMeta>>,
     /// How many lists were whole.
     lists: u64,
     /// The greatest version that the watch has shown.
@@ -98,7 +114,7 @@ pub(super) struct Table<V> {
 
 impl<V> Default for Table<V> {
     fn default() -> Self {
-        Self { known: ByName::default(), listed: ByName::default(), lists: 0, passed: 0 }
+        Self { known: ByName::default(), listed: ByName::default(), written: None, lists: 0, passed: 0 }
     }
 }
 
@@ -106,6 +122,7 @@ impl<V: Entry> Table<V> {
     /// A new list begins.
     pub(super) fn begin(&mut self) {
         self.listed = ByName::default();
+        self.written = Some(Vec::new());
     }
 
     /// One more of the list.
@@ -118,7 +135,19 @@ impl<V: Entry> Table<V> {
         self.lists += 1;
         // A store that was restored from a backup counts from an earlier version again.
         self.passed = self.listed.all().map(|(_, _, value)| value.version()).max().unwrap_or_default();
-        std::mem::replace(&mut self.known, std::mem::take(&mut self.listed))
+        let mut former = std::mem::replace(&mut self.known, std::mem::take(&mut self.listed));
+        // An own write of an object that the list has in an older version came after the list.
+        for meta in self.written.take().into_iter().flatten() {
+            let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
+            let listed = self.known.get(namespace.unwrap_or_default(), name.unwrap_or_default());
+            if let Some(listed) = listed.map(Entry::version)
+                && former.version(&meta) > listed
+                && let Some(written) = former.remove(&meta)
+            {
+                self.known.insert(&meta, written);
+            }
+        }
+        former
     }
 
     pub(super) const fn is_known(&self) -> bool {
@@ -145,22 +174,28 @@ impl<V: Entry> Table<V> {
 
     /// To be asked before an own write is sent.
     pub(super) const fn epoch(&self) -> Epoch {
-        Epoch(self.lists)
+        Epoch { lists: self.lists, passed: self.passed }
     }
 
     /// An own write was answered with this.
     pub(super) fn wrote(&mut self, meta: &ObjectMeta, value: V, epoch: Epoch) -> Put<V> {
         // Where versions are no integers nothing tells which is newer. The response is, most likely.
         let is_ordered = value.version() != 0;
-        if epoch != self.epoch() || is_ordered && value.version() <= self.passed {
+        // A list that came meanwhile is older than the write if it has the object in an older version.
+        let is_listed_older = (1..value.version()).contains(&self.known.version(meta));
+        if is_ordered && !is_listed_older && (epoch.lists != self.lists || value.version() <= self.passed) {
             return Put::Passed;
+        }
+        if let Some(written) = &mut self.written {
+            let (namespace, name) = (meta.namespace.clone(), meta.name.clone());
+            written.push(ObjectMeta { namespace, name, ..ObjectMeta::default() });
         }
         self.put(meta, value)
     }
 
-    /// A live read showed that one is not there.
+    /// A live read showed that one is not there. What the watch has shown since may have been made after it.
     pub(super) fn absent(&mut self, meta: &ObjectMeta, epoch: Epoch) {
-        if epoch == self.epoch() {
+        if epoch.lists == self.lists && self.known.version(meta) <= epoch.passed {
             self.known.remove(meta);
         }
     }

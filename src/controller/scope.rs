@@ -62,8 +62,7 @@ impl Scope {
     }
 
     fn forget(&self, key: &Key) {
-        self.ctx.state.forget(key);
-        self.ctx.clients.forget(key);
+        self.ctx.forget(key);
         let credential = Key::new(&key.namespace, &credential_name(&key.name));
         self.work.enqueue([Item::Credential(credential)]);
     }

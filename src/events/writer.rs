@@ -1,9 +1,11 @@
 //! The task that writes events: reconciles hand them over and never wait.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, Recorder, Reporter};
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -57,7 +59,11 @@ impl Writer {
 async fn work(client: kube::Client, reporter: Reporter, mut items: Receiver<Item>, dropped: Arc<AtomicU64>) {
     while let Some(item) = items.recv().await {
         match item {
-            Item::Event(event) => write(&client, &reporter, &event.0, &event.1).await,
+            // A panic costs this one event. The hook has logged it.
+            Item::Event(event) => {
+                let written = write(&client, &reporter, &event.0, &event.1);
+                let _ = AssertUnwindSafe(written).catch_unwind().await;
+            }
             Item::Flush(done) => _ = done.send(()),
         }
         if items.is_empty() {

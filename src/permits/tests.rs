@@ -85,3 +85,21 @@ async fn what_no_request_needs_any_more_is_not_kept() {
     drop(all);
     assert_eq!(permits.clients(), 0, "the term is over, and its parked keys are gone");
 }
+
+#[test]
+fn a_key_that_got_a_permit_waits_for_none_any_more() {
+    let (permits, mut all, enqueued) = taken();
+    for name in ["a", "b"] {
+        permits.park(&client(0), &key(name), Urgency::New);
+    }
+    let Some(first) = all.pop() else { unreachable!("all are taken") };
+    drop(first);
+    assert_eq!(*enqueued.lock().unwrap(), [key("a")]);
+    // Its own timer fires before the queue comes to the other.
+    let Admission::Granted(of_b) = permits.admit(&client(0), &key("b"), Urgency::New) else {
+        unreachable!("one was released")
+    };
+    permits.park(&client(0), &key("a"), Urgency::New);
+    drop(of_b);
+    assert_eq!(*enqueued.lock().unwrap(), [key("a"), key("a")], "b is parked no more");
+}

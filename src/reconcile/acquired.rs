@@ -20,6 +20,9 @@ impl Look<'_> {
     pub(super) fn apply(&mut self, finished: Option<Finished>, mut observed: Observed) -> Observed {
         match finished {
             Some(Finished::Acquired { attempt, report }) => {
+                if !matches!(report, Report::Stale) {
+                    self.memory.stale = 0;
+                }
                 if self.handles_the_request(&report, attempt.source, &observed) {
                     observed.status.last_handled_request.clone_from(&attempt.request);
                 }
@@ -133,7 +136,11 @@ impl Look<'_> {
                 observed
             }
             Report::Stale => {
+                // Everything that it rested on is read live. Where that does not help, the next attempt waits a second.
                 self.memory.read_live.credential = true;
+                (self.memory.seed, self.memory.login) = (None, None);
+                self.memory.stale = self.memory.stale.saturating_add(1);
+                self.ends = self.memory.stale > 1;
                 observed
             }
             Report::NotNow => {

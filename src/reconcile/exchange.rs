@@ -73,11 +73,15 @@ impl Look<'_> {
             tenant_id,
             urgency,
         };
-        self.start(job, permit);
-        Ok(Ok(Steps::started(observed, plan.look_at)))
+        Ok(Ok(if self.start(job, permit) {
+            Steps::started(observed, plan.look_at)
+        } else {
+            // The process is to exit.
+            Steps::decided(observed, Plan { act: Act::Wait, ..plan })
+        }))
     }
 
-    fn start(&mut self, job: Job, permit: Option<Permit>) {
+    fn start(&mut self, job: Job, permit: Option<Permit>) -> bool {
         let Exchange { why, source } = job.exchange;
         let slot = std::mem::replace(&mut self.slot, Slot::none());
         tracing::debug!(
@@ -87,7 +91,7 @@ impl Look<'_> {
             ?source,
             "acquisition starts"
         );
-        self.ctx.exchanger.start(job, Waiting { slot, permit });
+        self.ctx.exchanger.start(job, Waiting { slot, permit })
     }
 
     /// All requests of the client that may be in flight are, and others wait before this one.
@@ -127,14 +131,14 @@ impl Look<'_> {
     }
 
     /// What a running acquisition brought cannot be stored: why.
-    pub(super) fn unstored(&self) -> Option<Failure> {
+    pub(super) fn not_stored(&self) -> Option<Failure> {
         let Running { uid, unstored: Some(error), .. } = self.running.as_ref()? else { return None };
         Some(if *uid == self.memory.uid { not_stored_yet(error) } else { unstored(OTHERS_COMMIT) })
     }
 
     /// That is noted once for each reason.
     pub(super) fn tell_of_running(&self, observed: Observed) -> Observed {
-        let Some(failure) = self.unstored() else { return observed };
+        let Some(failure) = self.not_stored() else { return observed };
         let known = observed.status.last_storage_failure.as_ref();
         if known.is_some_and(|known| known.message == failure.message) {
             return observed;

@@ -24,7 +24,10 @@ pub(super) async fn discard_login(ctx: &Context, observed: &Observed, memory: &M
     match target::delete(&ctx.exchanger.client, &identity.namespace, &name, meta.clone()).await {
         Ok(()) | Err(StoreError::Gone | StoreError::Conflict) => true,
         Err(error) => {
-            tracing::warn!(%error, secret = name, "a login that was adopted could not be deleted yet");
+            tracing::warn!(
+                namespace = identity.namespace, name = identity.name, %error, secret = name,
+                "the login Secret could not be deleted yet"
+            );
             false
         }
     }

@@ -16,20 +16,21 @@ use crate::store::StoreError;
 use crate::target;
 
 impl Look<'_> {
-    /// Starts the verification of the token that the target holds. Returns whether there is such a token.
-    pub(super) async fn verify(&mut self, observed: &Observed) -> Result<bool, StoreError> {
+    /// Starts the verification of the token that the target holds. Returns whether it was started; `None`: there is no such
+    /// token any more.
+    pub(super) async fn verify(&mut self, observed: &Observed) -> Result<Option<bool>, StoreError> {
         let facts = token(&self.desired, observed, self.ctx.now()).cloned();
-        let Some((trial, facts)) = trial(&self.desired, observed).zip(facts) else { return Ok(false) };
-        let Some(token) = self.token_of(&facts, observed).await? else { return Ok(false) };
+        let Some((trial, facts)) = trial(&self.desired, observed).zip(facts) else { return Ok(None) };
+        let Some(token) = self.token_of(&facts, observed).await? else { return Ok(None) };
         let slot = std::mem::replace(&mut self.slot, Slot::none());
         let (exchanger, identity) = (self.ctx.exchanger.clone(), observed.identity.clone());
         let key = Key::new(&identity.namespace, &identity.name);
-        self.ctx.exchanger.acquisitions.start(&key, &observed.identity.uid, |_| async move {
-            exchanger.provider.pace().await;
+        let started = self.ctx.exchanger.acquisitions.start(&key, &observed.identity.uid, |_| async move {
+            slot.hold(exchanger.provider.pace()).await;
             let verdict = slot.hold(probe(&exchanger, &identity, &trial, &token)).await;
             Finished::Verified { trial, facts, verdict }
         });
-        Ok(true)
+        Ok(Some(started))
     }
 
     /// The token itself; `None`: it is not there any more.

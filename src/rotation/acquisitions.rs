@@ -2,10 +2,9 @@
 //!
 //! They belong to the process and not to a leadership term. A commit that the API server keeps rejecting is retried for as
 //! long as the process lives, because the new refresh token is nowhere else. It holds the entry of its own `GraphToken` and
-//! nothing more, so a new term begins without it. Its result goes to the controller that runs when it ends.
+//! nothing more, so a new term begins without it. Its result waits here until a reconcile takes it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -17,14 +16,8 @@ use super::report::Finished;
 use crate::state::Key;
 use crate::store::StoreError;
 
-/// The controller of the present leadership term.
-pub trait Listener: Send + Sync {
-    /// Keeps what a task brought, for the `GraphToken` of this UID; `None`: the task panicked. A reconcile that finds
-    /// nothing running finds this. It must not call back into [`Acquisitions`].
-    fn keep(&self, key: &Key, uid: &str, finished: Option<Finished>);
-    /// Enqueues a `GraphToken`: something that concerns it has ended, or cannot be stored.
-    fn enqueue(&self, key: &Key);
-}
+/// Enqueues a `GraphToken`: what runs for it has ended, or cannot be stored.
+pub type Enqueue = Arc<dyn Fn(&Key) + Send + Sync>;
 
 /// A task that is running.
 #[derive(Debug, Clone)]
@@ -43,23 +36,30 @@ pub struct Acquisitions(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
-    running: Mutex<HashMap<Key, Running>>,
-    listener: Mutex<Option<Arc<dyn Listener>>>,
+    entries: Mutex<Entries>,
     tasks: TaskTracker,
-    ended: AtomicU64,
     stopping: CancellationToken,
     /// Set once the process is about to exit.
     deadline: OnceLock<Instant>,
 }
 
+#[derive(Default)]
+struct Entries {
+    running: HashMap<Key, Running>,
+    /// What has ended, with the UID of the `GraphToken` that it was started for, until a reconcile takes it.
+    ended: HashMap<Key, (String, Ended)>,
+    /// That of the present leadership term.
+    enqueue: Option<Enqueue>,
+    /// How many have ended so far.
+    count: u64,
+}
+
+/// What a task brought; `None`: it panicked.
+pub type Ended = Option<Finished>;
+
 /// When the process is to exit, acquisitions have this long to end. With what follows that is less than the grace period of
 /// 60 s in the chart.
 const FINISH: Duration = Duration::from_secs(30);
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic elsewhere leaves the values whole: each change is one call.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 impl Acquisitions {
     /// None yet. Once `stopping` is cancelled, none starts and none sends another request.
@@ -72,28 +72,39 @@ impl Acquisitions {
         self.0.stopping.is_cancelled()
     }
 
-    /// Sets the controller of a leadership term; `None`: the term is over.
-    pub fn set_listener(&self, listener: Option<Arc<dyn Listener>>) {
-        *lock(&self.0.listener) = listener;
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        // A panic elsewhere leaves the maps whole: each change is one call.
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn listener(&self) -> Option<Arc<dyn Listener>> {
-        lock(&self.0.listener).clone()
+    /// Sets how a leadership term enqueues; `None`: the term is over.
+    pub fn set_enqueue(&self, enqueue: Option<Enqueue>) {
+        self.lock().enqueue = enqueue;
     }
 
     /// What is running for a `GraphToken` of this name, whichever term started it.
     pub fn running(&self, key: &Key) -> Option<Running> {
-        lock(&self.0.running).get(key).cloned()
+        self.lock().running.get(key).cloned()
+    }
+
+    /// Takes what has ended for a `GraphToken` of this name. What was started for another UID is dropped.
+    pub fn take(&self, key: &Key, uid: &str) -> Option<Ended> {
+        self.lock().ended.remove(key).filter(|(of, _)| of == uid).map(|(_, ended)| ended)
+    }
+
+    /// A `GraphToken` is gone, and with it what has ended for it.
+    pub fn forget(&self, key: &Key) {
+        self.lock().ended.remove(key);
     }
 
     /// Whether nothing is running.
     pub fn is_empty(&self) -> bool {
-        lock(&self.0.running).is_empty()
+        self.lock().running.is_empty()
     }
 
     /// How many have ended.
     pub fn ended(&self) -> u64 {
-        self.0.ended.load(Ordering::Relaxed)
+        self.lock().count
     }
 
     /// Starts a task, unless one is running for this key or the process is about to exit. Returns whether it did.
@@ -102,12 +113,12 @@ impl Acquisitions {
         F: Future<Output = Finished> + Send + 'static,
     {
         {
-            let mut running = lock(&self.0.running);
-            if running.contains_key(key) || self.are_stopping() {
+            let mut entries = self.lock();
+            if entries.running.contains_key(key) || self.are_stopping() {
                 return false;
             }
-            running
-                .insert(key.clone(), Running { uid: uid.to_owned(), holds_a_token: false, unstored: None });
+            let running = Running { uid: uid.to_owned(), holds_a_token: false, unstored: None };
+            entries.running.insert(key.clone(), running);
         }
         let entry = Entry { key: key.clone(), acquisitions: self.clone(), finished: None };
         let task = task(Progress { key: key.clone(), acquisitions: self.clone() });
@@ -132,13 +143,13 @@ impl Acquisitions {
             tracing::info!(acquisitions = self.0.tasks.len(), "waiting for acquisitions to end");
         }
         let _ = tokio::time::timeout_at(self.deadline(), self.0.tasks.wait()).await;
-        let running = lock(&self.0.running);
-        let unstored = running.iter().filter(|(_, running)| running.holds_a_token);
+        let entries = self.lock();
+        let unstored = entries.running.iter().filter(|(_, running)| running.holds_a_token);
         unstored.map(|(key, _)| key.clone()).collect()
     }
 }
 
-/// By this a running acquisition reports.
+/// What a running acquisition reports by.
 pub struct Progress {
     key: Key,
     acquisitions: Acquisitions,
@@ -152,20 +163,20 @@ impl Progress {
 
     /// A new refresh token came back. It is in memory only until the task ends.
     pub fn holds_a_token(&self) {
-        if let Some(running) = lock(&self.acquisitions.0.running).get_mut(&self.key) {
+        if let Some(running) = self.acquisitions.lock().running.get_mut(&self.key) {
             running.holds_a_token = true;
         }
     }
 
     /// What was acquired cannot be stored for now. Returns whether that is news: the same error is reported once.
     pub fn unstored(&self, error: &StoreError) -> bool {
-        let before = match lock(&self.acquisitions.0.running).get_mut(&self.key) {
-            Some(running) => running.unstored.replace(error.clone()),
-            None => return false,
-        };
-        let is_new = before.as_ref() != Some(error);
-        if is_new && let Some(listener) = self.acquisitions.listener() {
-            listener.enqueue(&self.key);
+        let mut entries = self.acquisitions.lock();
+        let Some(running) = entries.running.get_mut(&self.key) else { return false };
+        let is_new = running.unstored.replace(error.clone()).as_ref() != Some(error);
+        let enqueue = entries.enqueue.clone().filter(|_| is_new);
+        drop(entries);
+        if let Some(enqueue) = enqueue {
+            enqueue(&self.key);
         }
         is_new
     }
@@ -180,18 +191,16 @@ struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let listener = self.acquisitions.listener();
-        {
-            self.acquisitions.0.ended.fetch_add(1, Ordering::Relaxed);
-            // Both under this lock: who finds the entry gone finds the result.
-            let mut running = lock(&self.acquisitions.0.running);
-            let ended = running.remove(&self.key);
-            if let (Some(listener), Some(Running { uid, .. })) = (&listener, ended) {
-                listener.keep(&self.key, &uid, self.finished.take());
-            }
+        let mut entries = self.acquisitions.lock();
+        entries.count += 1;
+        // Under one lock: who finds nothing running finds what has ended.
+        if let Some(Running { uid, .. }) = entries.running.remove(&self.key) {
+            entries.ended.insert(self.key.clone(), (uid, self.finished.take()));
         }
-        if let Some(listener) = listener {
-            listener.enqueue(&self.key);
+        let enqueue = entries.enqueue.clone();
+        drop(entries);
+        if let Some(enqueue) = enqueue {
+            enqueue(&self.key);
         }
     }
 }

@@ -235,7 +235,10 @@ impl Turn<'_> {
                 Ok(())
             }
             Err(error) => {
-                tracing::debug!(%error, "the write-ahead record of a rejected request stays until the next one");
+                let Key { namespace, name } = self.progress.key();
+                tracing::debug!(
+                    namespace, name, %error, "the write-ahead record of a rejected request stays until the next one"
+                );
                 Err(error)
             }
         }
@@ -249,7 +252,10 @@ impl Turn<'_> {
         match self.job.store.put_device(Some(self.begun), &ended, None).await {
             Ok(credential) => self.job.shown(&credential, epoch),
             Err(error) => {
-                tracing::debug!(%error, "the end of a device code is not noted yet; the next poll tells it again");
+                let Key { namespace, name } = self.progress.key();
+                tracing::debug!(
+                    namespace, name, %error, "the end of a device code is not noted yet; the next poll tells it again"
+                );
             }
         }
     }
@@ -263,6 +269,7 @@ impl Turn<'_> {
             signed_in: begun.signed_in.as_ref().map(|signed_in| signed_in.time),
         };
         self.progress.holds_a_token();
+        let Key { namespace, name } = self.progress.key();
         let mut epoch = self.epoch();
         let mut tried = self.job.store.commit(self.begun, &commit).await.map(Settled::stored);
         let mut pause = Duration::from_millis(200);
@@ -275,11 +282,19 @@ impl Turn<'_> {
                     return Ok(*credential);
                 }
                 Ok(Settled::Outrun) => {
-                    tracing::info!("a newer refresh token is stored already; this one is dropped");
+                    tracing::info!(
+                        namespace,
+                        name,
+                        "a newer refresh token is stored already; this one is dropped"
+                    );
                     return Err(Cut::Stale);
                 }
                 Ok(Settled::Rival(attempt)) => {
-                    tracing::info!("a new sign-in is under way; what came of the old one waits for its end");
+                    tracing::info!(
+                        namespace,
+                        name,
+                        "a new sign-in is under way; what came of the old one waits for its end"
+                    );
                     rival = rival.filter(|(known, _)| *known == attempt).or(Some((attempt, Instant::now())));
                 }
                 Err(error) => self.not_stored(&error, &mut logged),

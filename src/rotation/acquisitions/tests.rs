@@ -5,25 +5,18 @@ use crate::plan::Source;
 use crate::plan::tests::world::World;
 use crate::rotation::{Attempt, Report};
 
-/// What a controller would get.
-#[derive(Default)]
-struct Seen(Mutex<Vec<String>>);
+/// The keys that are enqueued.
+type Seen = Arc<Mutex<Vec<String>>>;
 
-impl Listener for Seen {
-    fn keep(&self, key: &Key, uid: &str, finished: Option<Finished>) {
-        let what = if finished.is_some() { "result" } else { "panic" };
-        lock(&self.0).push(format!("{what} of {}/{uid}", key.name));
-    }
-
-    fn enqueue(&self, key: &Key) {
-        lock(&self.0).push(format!("enqueue {}", key.name));
-    }
+fn listen(acquisitions: &Acquisitions) -> Seen {
+    let seen = Seen::default();
+    let names = Arc::clone(&seen);
+    acquisitions.set_enqueue(Some(Arc::new(move |key: &Key| names.lock().unwrap().push(key.name.clone()))));
+    seen
 }
 
-impl Seen {
-    fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *lock(&self.0))
-    }
+fn taken(seen: &Seen) -> Vec<String> {
+    std::mem::take(&mut *seen.lock().unwrap())
 }
 
 fn acquired() -> Finished {
@@ -49,49 +42,66 @@ async fn until_empty(acquisitions: &Acquisitions) {
 }
 
 #[tokio::test]
-async fn one_runs_for_a_key_at_a_time_and_its_result_is_there_before_the_next_can_start() {
-    let (acquisitions, seen) = (Acquisitions::default(), Arc::new(Seen::default()));
-    acquisitions.set_listener(Some(Arc::<Seen>::clone(&seen)));
+async fn one_runs_for_a_key_at_a_time_and_what_has_ended_is_there_before_the_key_is_enqueued() {
+    let (acquisitions, mail) = (Acquisitions::default(), Key::new("ns", "mail"));
+    let seen = listen(&acquisitions);
     let end = started(&acquisitions, "mail").unwrap();
     assert!(started(&acquisitions, "mail").is_none());
     let _other = started(&acquisitions, "other").unwrap();
-    assert!(seen.take().is_empty());
+    assert!(taken(&seen).is_empty() && acquisitions.take(&mail, "uid").is_none());
     end.send(()).unwrap();
-    while acquisitions.running(&Key::new("ns", "mail")).is_some() {
+    while acquisitions.running(&mail).is_some() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(seen.take(), ["result of mail/uid", "enqueue mail"]);
+    assert_eq!(taken(&seen), ["mail"]);
+    assert!(matches!(acquisitions.take(&mail, "uid"), Some(Some(_))));
+    assert!(acquisitions.take(&mail, "uid").is_none(), "it is taken once");
     assert!(started(&acquisitions, "mail").is_some());
 }
 
 #[tokio::test]
-async fn the_term_that_runs_when_it_ends_gets_the_result() {
-    let acquisitions = Acquisitions::default();
-    let [former, present] = [Arc::new(Seen::default()), Arc::new(Seen::default())];
-    acquisitions.set_listener(Some(Arc::<Seen>::clone(&former)));
+async fn what_ends_between_two_terms_is_there_for_the_next() {
+    let (acquisitions, mail) = (Acquisitions::default(), Key::new("ns", "mail"));
+    let former = listen(&acquisitions);
     let end = started(&acquisitions, "mail").unwrap();
-    acquisitions.set_listener(None);
-    acquisitions.set_listener(Some(Arc::<Seen>::clone(&present)));
+    acquisitions.set_enqueue(None);
     end.send(()).unwrap();
     until_empty(&acquisitions).await;
-    assert!(former.take().is_empty());
-    assert_eq!(present.take(), ["result of mail/uid", "enqueue mail"]);
+    assert!(taken(&former).is_empty());
+    let _present = listen(&acquisitions);
+    assert!(matches!(acquisitions.take(&mail, "uid"), Some(Some(_))));
+}
+
+#[tokio::test]
+async fn what_was_started_for_another_graphtoken_of_the_name_is_dropped() {
+    let (acquisitions, mail) = (Acquisitions::default(), Key::new("ns", "mail"));
+    for forget in [true, false] {
+        started(&acquisitions, "mail").unwrap().send(()).unwrap();
+        until_empty(&acquisitions).await;
+        if forget {
+            acquisitions.forget(&mail);
+            assert!(acquisitions.take(&mail, "uid").is_none());
+        } else {
+            assert!(acquisitions.take(&mail, "another").is_none());
+        }
+        assert!(acquisitions.lock().ended.is_empty());
+    }
 }
 
 #[tokio::test]
 async fn one_that_panics_frees_its_key_and_says_so() {
-    let (acquisitions, seen) = (Acquisitions::default(), Arc::new(Seen::default()));
-    acquisitions.set_listener(Some(Arc::<Seen>::clone(&seen)));
-    acquisitions.start(&Key::new("ns", "mail"), "uid", |_| async { panic!("a defect") });
+    let (acquisitions, mail) = (Acquisitions::default(), Key::new("ns", "mail"));
+    let seen = listen(&acquisitions);
+    acquisitions.start(&mail, "uid", |_| async { panic!("a defect") });
     until_empty(&acquisitions).await;
-    assert_eq!(seen.take(), ["panic of mail/uid", "enqueue mail"]);
+    assert_eq!(taken(&seen), ["mail"]);
+    assert!(matches!(acquisitions.take(&mail, "uid"), Some(None)));
 }
 
 #[tokio::test]
 async fn an_error_of_the_store_is_told_once_and_again_if_it_is_another() {
-    let (acquisitions, seen) = (Acquisitions::default(), Arc::new(Seen::default()));
-    acquisitions.set_listener(Some(Arc::<Seen>::clone(&seen)));
-    let key = Key::new("ns", "mail");
+    let (acquisitions, key) = (Acquisitions::default(), Key::new("ns", "mail"));
+    let seen = listen(&acquisitions);
     let (told, told_of) = oneshot::channel();
     let (end, ended) = oneshot::channel::<()>();
     acquisitions.start(&key, "uid", |progress| async move {
@@ -102,7 +112,7 @@ async fn an_error_of_the_store_is_told_once_and_again_if_it_is_another() {
     });
     assert_eq!(told_of.await.unwrap(), [true, false, true]);
     assert_eq!(acquisitions.running(&key).unwrap().unstored, Some(StoreError::Gone));
-    assert_eq!(seen.take(), ["enqueue mail", "enqueue mail"]);
+    assert_eq!(taken(&seen), ["mail", "mail"]);
     drop(end);
     until_empty(&acquisitions).await;
 }
