@@ -292,11 +292,12 @@ impl GraphTokenStore {
     /// A list is whole. What changed, or was deleted, while the watch was broken shows only now.
     fn listed(&self) -> News {
         let mut table = self.0.write();
-        let former = table.end();
-        let differs = |(namespace, name, kept): &(&str, &str, &Kept)| {
-            former.get(namespace, name).is_none_or(|former| former.fingerprint != kept.fingerprint)
+        let (former, own) = table.end();
+        let differs = |(namespace, name, now): &(&str, &str, &Kept)| {
+            former.get(namespace, name).is_none_or(|former| former.fingerprint != now.fingerprint)
         };
         let changed = table.known.all().filter(differs).map(|(namespace, name, _)| Key::new(namespace, name));
+        let changed = changed.filter(|key| !own.contains(key));
         let gone = former.keys().filter(|key| table.known.get(&key.namespace, &key.name).is_none());
         News { changed: changed.collect(), gone: gone.collect() }
     }

@@ -4,7 +4,7 @@
 //! are compared as integers (KEP-5504): the mirror of an object only moves forward, and a complete list replaces all. A write
 //! whose response comes when the watch has already passed its version is dropped: the object may be gone by then.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use kube::api::ObjectMeta;
@@ -130,12 +130,13 @@ impl<V: Entry> Table<V> {
         self.listed.insert(meta, value);
     }
 
-    /// The list is whole; returns what was known before.
-    pub(super) fn end(&mut self) -> ByName<V> {
+    /// The list is whole. Returns what was known before, but for own writes that it leaves in place.
+    pub(super) fn end(&mut self) -> (ByName<V>, HashSet<Key>) {
         self.lists += 1;
         // A store that was restored from a backup counts from an earlier version again.
         self.passed = self.listed.all().map(|(_, _, value)| value.version()).max().unwrap_or_default();
         let mut former = std::mem::replace(&mut self.known, std::mem::take(&mut self.listed));
+        let mut kept = HashSet::new();
         // An own write of an object that the list has in an older version came after the list.
         for meta in self.written.take().into_iter().flatten() {
             let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
@@ -145,9 +146,10 @@ impl<V: Entry> Table<V> {
                 && let Some(written) = former.remove(&meta)
             {
                 self.known.insert(&meta, written);
+                kept.insert(Key::new(namespace.unwrap_or_default(), name.unwrap_or_default()));
             }
         }
-        former
+        (former, kept)
     }
 
     pub(super) const fn is_known(&self) -> bool {
