@@ -53,7 +53,7 @@ impl Provider {
         Ok(Self { http, pacer: Pacer::new(qps) })
     }
 
-    /// Waits until another request may be sent: they are paced, whatever they are for.
+    /// Waits until another request may be sent: requests of all kinds are paced together.
     pub async fn pace(&self) {
         self.pacer.acquire().await;
     }

@@ -105,7 +105,7 @@ impl Problem {
         Self { reason: reason.into(), message: message.into(), administrator: false }
     }
 
-    /// Whether only a person can mend it.
+    /// Whether only a person can fix it.
     pub fn needs_a_person(&self) -> bool {
         self.administrator || self.reason.needs_a_person()
     }

@@ -129,7 +129,7 @@ async fn pass(
     if let Some(ended) = ended {
         let status = sketched.status.clone();
         sketched = look.apply(ended, sketched);
-        // Whatever fails from here on, this is not forgotten.
+        // If a later step fails, this is not forgotten.
         look.memory.keep_unsaved(&status, &sketched.status);
     }
     let steps = match fill(ctx, &look.desired, look.memory, sketched.clone()).await {

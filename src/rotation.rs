@@ -285,7 +285,7 @@ impl Exchanger {
         }
     }
 
-    /// Sends a request. The permit is released when the response has been read, whatever it says.
+    /// Sends a request. The permit is released when the response has been read.
     async fn post(
         &self,
         waiting: &mut Waiting,

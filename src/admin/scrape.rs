@@ -11,7 +11,7 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use tokio::sync::OwnedSemaphorePermit;
 
-/// Packed and sent in pieces of about so many bytes; what is smaller as a whole goes as one.
+/// Compressed text is sent in pieces of about this many bytes. Smaller text is one piece.
 const PIECE: usize = 64 * 1024;
 
 /// The format that the text is in.

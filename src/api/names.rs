@@ -31,7 +31,7 @@ pub const ANNOTATION_RETENTION: &str = "graphtoken.io/credential-retention";
 pub const ANNOTATION_DELETE_AFTER: &str = "graphtoken.io/delete-after";
 
 /// The annotations that are read of Secrets, and the longest value of each that is: a longer one counts as absent, so a
-/// Secret of others takes little memory whatever is written on it.
+/// Secret of others takes little memory.
 pub const SECRET_ANNOTATIONS: [(&str, usize); 7] = [
     (ANNOTATION_UID, 256),
     (ANNOTATION_EXPIRES_AT, 256),

@@ -15,7 +15,7 @@ pub enum Open<T> {
     Other(#[serde(deserialize_with = "other")] String),
 }
 
-/// What could not be written back is not taken up: it may come from a Secret.
+/// A word that the API server would reject is dropped: it may come from a Secret.
 fn other<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     let word = String::deserialize(deserializer)?;
     if is_word(&word) { Ok(word) } else { Err(D::Error::custom("not a word")) }

@@ -79,7 +79,7 @@ enum Place {
     Later(Instant),
     /// Being reconciled.
     Reconciling {
-        /// It is due again then, whatever comes of it.
+        /// It is due again then, however it ends.
         again: Option<Instant>,
         /// The versions of its objects that a watch showed meanwhile. Whether they are its own writes it can tell when it
         /// ends and not before: a watch may be faster than the response to the write.

@@ -52,7 +52,7 @@ impl Scope {
         }
     }
 
-    /// What a provider said to one `GraphToken` holds for others, whichever process heard it.
+    /// What a provider said to one `GraphToken` holds for others, also if another process was told.
     fn note_throttling(&self, object: &Watched) {
         if object.may_tell_of_silence()
             && let Some(failure) = object.status().and_then(|status| status.last_failure)

@@ -52,7 +52,7 @@ impl Work {
     pub fn new(concurrency: u16, graphtokens: GraphTokenCache) -> Self {
         let urgency = move |item: &Item| match item {
             Item::GraphToken(key) => graphtokens.urgency(key).unwrap_or(Urgency::New),
-            // Nobody waits for it.
+            // No user waits for it.
             Item::Credential(_) => Urgency::Failing,
         };
         let queue = Queue::new(usize::from(concurrency), urgency);

@@ -12,7 +12,7 @@ use tower::BoxError;
 
 /// The most bytes that are read of a page. The API server takes no object as large as this.
 const MOST: usize = 8 * 1024 * 1024;
-/// A page that was too large is followed by one of so many times fewer objects.
+/// A page that was too large is followed by one with fewer objects, by this factor.
 const FEWER: u32 = 4;
 
 /// Pages have as many objects as was asked for, by the path of the list, except those here. Clones share it.

@@ -18,7 +18,7 @@ use super::{Error, describe, limit::Limit, observe::Observe};
 
 /// Of the TCP connection; TLS counts as the answer does.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A connection is probed when it was idle for so long, then at each interval, and given up after the last probe: a peer
+/// A connection is probed after this idle time, then at each interval, and given up after the last probe: a peer
 /// that is gone is noticed within half a minute.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);

@@ -137,7 +137,7 @@ impl Keeper {
             let tried = self.try_give_back().await;
             match tried {
                 Err(error) if error.lost_race() => {}
-                Err(error) => return tracing::warn!(%error, "the Lease could not be given back; it runs out"),
+                Err(error) => return tracing::warn!(%error, "the Lease could not be released; it expires by itself"),
                 Ok(()) => return,
             }
         }

@@ -49,7 +49,7 @@ fn each_permit_that_is_released_enqueues_the_most_urgent_parked_key() {
     // One that has become urgent keeps its number.
     permits.park(&client(0), &key("failing"), Urgency::New);
     for _ in 0..3 {
-        // Whoever is enqueued takes it.
+        // The key that is enqueued takes it.
         drop(all.pop());
         let Admission::Granted(permit) = permits.admit(&client(0), &key("x"), Urgency::New) else {
             unreachable!("it was released")

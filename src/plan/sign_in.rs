@@ -1,5 +1,5 @@
 //! Refresh tokens that are new to us: in the seed, and in the login Secret. They go first, and never hold up the sign-in that is
-//! kept, whatever becomes of them.
+//! kept.
 
 use jiff::Timestamp;
 
@@ -34,12 +34,12 @@ fn digest(observed: &Observed, source: Source) -> Option<&String> {
 }
 
 /// Hash of everything that a token request is made with: spec, client credential and, of a new sign-in, its refresh token. A failure
-/// that is noted with [`Observed::inputs`] alone concerns whatever would be sent.
+/// that is noted with [`Observed::inputs`] alone concerns any request.
 pub fn made_with(observed: &Observed, source: Source) -> String {
     hash_of([Some(observed.inputs.as_str()), digest(observed, source).map(String::as_str)])
 }
 
-/// Whether there is a sign-in that goes on whatever becomes of a new one.
+/// Whether there is a sign-in that continues if a new one is rejected.
 pub fn keeps_a_sign_in(desired: &Desired, observed: &Observed) -> bool {
     let credential = observed.credential();
     credential.is_some_and(|c| chain_is_usable(desired, c) && account_problem(desired, c).is_none())

@@ -12,7 +12,7 @@ use crate::observed::{Observed, TokenFacts};
 const WARNING_AHEAD: SignedDuration = SignedDuration::from_hours(14 * 24);
 /// Two refreshes of one `GraphToken` are never closer than this.
 pub(super) const SPACING: SignedDuration = SignedDuration::from_secs(1);
-/// After a failure the next attempt is never sooner, whatever asks for it, while pods hold a token that is good for a while.
+/// After a failure the next attempt is never sooner, also if a refresh is requested, while pods hold a token that is good for a while.
 const AFTER_FAILURE: i64 = 5;
 /// Clocks of two nodes differ by less than this. What was noted further in the future was noted before our clock was set back.
 pub(super) const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_mins(1);
@@ -129,7 +129,7 @@ pub(super) fn doubling(failures: u32, first: i64, most: i64) -> SignedDuration {
     SignedDuration::from_secs(doubled.min(most))
 }
 
-/// Counts from the newest token, whatever spec it was got for, and from the new sign-in that was rejected last.
+/// Counts from the newest token of any spec, and from the new sign-in that was rejected last.
 fn spacing(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let stored = observed.credential().and_then(|c| c.record.token.as_ref()).map(|token| &token.facts);
     let tokens = [stored, observed.in_hand.as_ref(), observed.served()];

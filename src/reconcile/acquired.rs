@@ -39,7 +39,7 @@ impl Look<'_> {
                 }
             }
             Some(Finished::Verified { trial, facts, verdict }) => {
-                // Stored before anything is done about it, a rejection leads to one token request whatever becomes of this process.
+                // Stored before anything is done about it, a rejection leads to one token request, also if this process ends.
                 self.ends = verdict.reason() == Reason::TokenRejected;
                 observed.status = noted(observed.status, trial, &facts, verdict, self.ctx.now());
                 observed

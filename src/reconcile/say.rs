@@ -42,7 +42,7 @@ pub(super) fn say(ctx: &Context, desired: &Desired, observed: &Observed, memory:
     }
 }
 
-/// A seed of no use, beside a sign-in that is kept, is told of once.
+/// A seed that cannot be used, beside a sign-in that is kept, is reported once.
 fn say_of_the_seed(ctx: &Context, desired: &Desired, observed: &Observed, memory: &mut Memory) {
     const SAID: &str = "SeedRejected ";
     let problem = seed_problem(desired, observed);

@@ -82,7 +82,7 @@ impl Acquisitions {
         self.lock().enqueue = enqueue;
     }
 
-    /// What is running for a `GraphToken` of this name, whichever term started it.
+    /// What is running for a `GraphToken` of this name, started by any term.
     pub fn running(&self, key: &Key) -> Option<Running> {
         self.lock().running.get(key).cloned()
     }

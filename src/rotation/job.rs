@@ -34,7 +34,7 @@ pub struct Job {
     pub exchange: Exchange,
     /// The credential as it was when this was decided.
     pub planned_with: Option<Credential>,
-    /// The digest of the seed or of the login, whichever is sent, likewise.
+    /// The digest of the seed or of the login that is sent.
     pub seed_digest: Option<String>,
     /// The name of the login Secret.
     pub login: String,

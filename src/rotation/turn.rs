@@ -129,7 +129,7 @@ impl Turn<'_> {
         }
     }
 
-    /// No token came back. A new sign-in is rejected by whatever a person must act on: what it is made with may be at fault as well,
+    /// No token came back. A new sign-in is rejected by anything that a person must act on: what it is made with may be at fault as well,
     /// which the next refresh of the one that is kept will tell. Where none is kept, only what speaks of the refresh token is final.
     async fn refused(&self, failure: Failure) -> Result<Report, Cut> {
         let of_the_token = failure.reason == Reason::AuthorizationRequired;

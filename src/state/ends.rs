@@ -34,7 +34,7 @@ struct Known {
 }
 
 impl Known {
-    /// What was told of a Secret goes with the last `GraphToken` that uses it.
+    /// What was reported of a Secret goes with the last `GraphToken` that uses it.
     fn prune(&mut self) {
         if !self.told.is_empty() {
             let used: BTreeSet<&Key> = self.ends.values().map(|end| &end.secret).collect();

@@ -59,7 +59,7 @@ pub async fn cannot_store(world: &World, says: &[&str]) -> Gt {
     gt
 }
 
-/// The same, whoever must act.
+/// The same, without saying who must act.
 async fn unavailable(world: &World, says: &[&str]) -> Gt {
     let what = format!("StorageUnavailable, saying {says:?}");
     let unavailable = |gt: &Gt| {

@@ -1,4 +1,4 @@
-//! Commits that keep being rejected: the `GraphTokens` concerned wait, and no other one does, whatever happens to the Lease. SIGTERM ends
+//! Commits that keep being rejected: the `GraphTokens` concerned wait, and no other one does, also if the Lease is lost. SIGTERM ends
 //! the process in time, and its log names the sign-in that is lost with it.
 
 use std::time::Duration;
@@ -96,7 +96,9 @@ async fn device_sign_ins_that_cannot_be_stored_delay_no_other_graphtoken() {
             let device = DeviceFlow { interval: Some(Duration::from_secs(1)), ..DeviceFlow::default() };
             let config = Config { device, rotation: Rotation::Strict, ..Config::default() };
             let entra = stuck.entra(config).await;
-            let options = Options::default().flag(LEASE).flag(&format!("--namespace={}", other.namespace));
+            // One reconcile at a time: a stuck commit holds nothing that another needs.
+            let options = Options::default().flag(LEASE).flag("--concurrency=1");
+            let options = options.flag(&format!("--namespace={}", other.namespace));
             stuck.operator(options).await;
             let policy = sign_in_in_vain(stuck, &entra).await;
             user_is_served(other, "fifth", &entra, "device sign-ins that cannot be stored").await;
