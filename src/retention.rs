@@ -114,7 +114,9 @@ async fn retain(
                 Preconditions { uid: Some(meta.uid), resource_version: Some(meta.resource_version) };
             let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
             match secrets.delete(name, &params).await.map_err(StoreError::from) {
-                Ok(_) => tracing::info!(namespace, name, "a sign-in was deleted: its retention period has ended"),
+                Ok(_) => {
+                    tracing::info!(namespace, name, "a sign-in was deleted: its retention has ended");
+                }
                 Err(StoreError::Gone) => {}
                 Err(error) => return Err(error),
             }

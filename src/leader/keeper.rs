@@ -137,7 +137,9 @@ impl Keeper {
             let tried = self.try_give_back().await;
             match tried {
                 Err(error) if error.lost_race() => {}
-                Err(error) => return tracing::warn!(%error, "the Lease could not be released; it expires by itself"),
+                Err(error) => {
+                    return tracing::warn!(%error, "the Lease could not be released; it expires by itself");
+                }
                 Ok(()) => return,
             }
         }
