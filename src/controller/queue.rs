@@ -223,6 +223,15 @@ impl Queue {
         self.known.keys().cloned().collect()
     }
 
+    /// Forgets all that is not being reconciled: the process is to exit.
+    pub(super) fn clear(&mut self) {
+        self.known.retain(|_, entry| matches!(entry.place, Place::Reconciling { .. }));
+        self.later.clear();
+        self.order.clear();
+        self.lines.values_mut().for_each(|line| line.waiting.clear());
+        self.lines.retain(|_, line| line.taken > 0);
+    }
+
     /// What is due gets in line.
     fn fall_in(&mut self, now: Instant) {
         while self.due().is_some_and(|at| at <= now)

@@ -144,6 +144,9 @@ impl Work {
                     if !acquisitions.are_stopping() {
                         break;
                     }
+                    // Nothing else is begun.
+                    self.lock().clear();
+                    self.enqueue(acquisitions.ended_keys().into_iter().map(Item::GraphToken));
                 }
                 () = until(deadline) => {}
                 () = self.changed.notified() => {}

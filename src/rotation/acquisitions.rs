@@ -92,6 +92,11 @@ impl Acquisitions {
         self.lock().ended.remove(key).filter(|(of, _)| of == uid).map(|(_, ended)| ended)
     }
 
+    /// The keys for which something has ended that was not taken yet.
+    pub fn ended_keys(&self) -> Vec<Key> {
+        self.lock().ended.keys().cloned().collect()
+    }
+
     /// A `GraphToken` is gone, and with it what has ended for it.
     pub fn forget(&self, key: &Key) {
         self.lock().ended.remove(key);

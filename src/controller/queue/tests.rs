@@ -367,6 +367,23 @@ async fn what_a_watch_shows_meanwhile_is_news_unless_the_reconcile_wrote_it(
 }
 
 #[tokio::test]
+async fn what_is_cleared_is_not_served_and_what_is_being_reconciled_ends_as_usual() {
+    let now = Instant::now();
+    let mut queue = queue(1);
+    for (name, at) in [("1", now), ("2", now), ("3", now + SECOND)] {
+        queue.enqueue(key("ns", name), at);
+    }
+    let running = queue.next(now).unwrap();
+    queue.clear();
+    assert_eq!((queue.due(), queue.is_due(now + SECOND * 9)), (None, false));
+    queue.enqueue(key("ns", "4"), now);
+    queue.finish(running, None);
+    assert_eq!(queue.next(now), Some(key("ns", "4")));
+    queue.finish(key("ns", "4"), None);
+    assert!(queue.known.is_empty() && queue.lines.is_empty() && queue.order.is_empty());
+}
+
+#[tokio::test]
 async fn a_slot_that_is_handed_on_counts_until_it_is_released() {
     let now = Instant::now();
     let mut queue = queue(2);
