@@ -46,7 +46,7 @@ const SCRAPE_AGAIN: &str = "15";
 pub struct Admin {
     /// `/livez`: each loop has beaten within a minute. False makes the kubelet restart the container.
     pub live: Box<dyn Fn() -> bool + Send + Sync>,
-    /// `/readyz`: the API server was reached and, on the leader, its objects were listed.
+    /// `/readyz`: the API server was reached, the leader is known and, on the leader, the objects were listed.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
     /// `/metrics`.
     pub registry: Registry,

@@ -37,6 +37,8 @@ pub const MAX_BEAT: Duration = Duration::from_secs(5);
 /// Whether this process leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
+    /// No attempt has told yet.
+    Unknown,
     /// Another process leads, or none.
     Standby,
     /// We lead.
@@ -51,7 +53,7 @@ pub enum Leadership {
 impl Leadership {
     fn valid_until(self) -> Option<Instant> {
         match self {
-            Self::Standby => None,
+            Self::Unknown | Self::Standby => None,
             Self::Leading { valid_until, .. } => Some(valid_until),
         }
     }
@@ -78,6 +80,11 @@ impl Lease {
         let Some(View { leadership, .. }) = &self.0 else { return true };
         // By the clock and not by the variant alone: the task that publishes it may be late.
         leadership.borrow().valid_until().is_some_and(|until| until > Instant::now())
+    }
+
+    /// Whether an attempt has told who leads. Always true without election.
+    pub fn is_known(&self) -> bool {
+        self.0.as_ref().is_none_or(|View { leadership, .. }| *leadership.borrow() != Leadership::Unknown)
     }
 
     /// Whether this process leads for `span` from now at least, should no renewal succeed.
@@ -184,7 +191,7 @@ pub fn campaign(
     serving: watch::Receiver<bool>,
     beat: impl Fn() + Send + Sync + 'static,
 ) -> (Lease, Campaign) {
-    let (leadership, view) = watch::channel(Leadership::Standby);
+    let (leadership, view) = watch::channel(Leadership::Unknown);
     let (release, released) = oneshot::channel();
     let clock = candidate.clock.clone();
     let post = Post { leadership, beat: Box::new(beat) };

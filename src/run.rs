@@ -143,9 +143,11 @@ impl Shown {
         self.lease.get().is_some_and(Lease::leading)
     }
 
-    /// A standby has no mirrors, and is ready to take over.
+    /// A standby has no mirrors, and is ready to take over. A process that does not know yet whether it leads is not: it
+    /// would be ready, and unready as soon as it leads.
     fn is_ready(&self) -> bool {
-        self.reached.load(Ordering::Relaxed) && (!self.leads() || self.caches.are_filled())
+        let Some(lease) = self.lease.get().filter(|lease| lease.is_known()) else { return false };
+        self.reached.load(Ordering::Relaxed) && (!lease.leading() || self.caches.are_filled())
     }
 }
 

@@ -133,9 +133,9 @@ async fn seconds(n: f64) {
 async fn the_first_candidate_leads_and_keeps_the_lease() {
     let server = Server::default();
     let (mut lease, campaign) = server.campaign("a");
-    assert!(!lease.leading());
+    assert!(!lease.leading() && !lease.is_known());
     lease.changed().await;
-    assert!(lease.leading());
+    assert!(lease.leading() && lease.is_known());
     assert_eq!(server.spec("holderIdentity"), "a");
     assert_eq!(server.spec("leaseDurationSeconds"), 30);
     assert_eq!(server.spec("leaseTransitions"), 0);
@@ -177,6 +177,8 @@ async fn who_cannot_renew_stands_by_in_time_and_the_rival_follows(#[case] broken
     let (mut b, _second) = server.campaign("b");
     *network.lock().unwrap() = broken;
     let start = Instant::now();
+    seconds(1.0).await;
+    assert!(b.is_known() && !b.leading());
     a.changed().await;
     assert_eq!(start.elapsed().as_secs(), 30, "not a moment later, though a request may hang");
     assert!(!a.leading());
