@@ -17,6 +17,8 @@ use crate::{Failed, wall_clock};
 
 /// So often everybody else has had a turn, and nothing has moved: nothing will before the next timer.
 const STILL: u32 = 40;
+/// A running acquisition that has moved nothing for so long, in real time, waits for a timer and not for a socket.
+const ANSWERED: Duration = Duration::from_millis(20);
 
 /// Clones tell the same time.
 #[derive(Clone)]
@@ -120,10 +122,17 @@ impl Time {
     /// Until nothing moves.
     async fn rest(&self) {
         let mut still = 0;
-        while still < STILL || !self.shared.exchanges.is_empty() {
+        // The real clock: Tokio's stands still.
+        let mut moved = std::time::Instant::now();
+        while still < STILL || !self.shared.exchanges.is_empty() && moved.elapsed() < ANSWERED {
             let before = self.shared.moves.load(Ordering::Relaxed);
             yield_now().await;
-            still = if self.shared.moves.load(Ordering::Relaxed) == before { still + 1 } else { 0 };
+            if self.shared.moves.load(Ordering::Relaxed) == before {
+                still += 1;
+            } else {
+                still = 0;
+                moved = std::time::Instant::now();
+            }
         }
     }
 }

@@ -46,3 +46,11 @@ pub(super) const FULL: Plan =
     Plan { users: 5_000, apps: 5_000, lasts: 24 * 3600, outage: (12 * 3600, 1800), life: (3600, 5399) };
 pub(super) const SHORT: Plan =
     Plan { users: 10, apps: 10, lasts: 3 * 3600, outage: (3600, 1800), life: (3600, 5399) };
+
+#[test]
+fn no_token_expires_on_a_short_day_with_an_outage() {
+    let day = day::live(SHORT).unwrap();
+    assert_eq!(day.targets, SHORT.users + SHORT.apps);
+    assert!(day.refused > 0, "there was no outage");
+    assert_eq!((day.expired_tokens, day.forbidden), (0, 0));
+}
