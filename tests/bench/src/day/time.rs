@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, yield_now};
 use tokio::time::Instant;
 
+use crate::report::now;
 use crate::{Failed, wall_clock};
 
 /// So often everybody else has had a turn, and nothing has moved: nothing will before the next timer.
@@ -123,15 +124,15 @@ impl Time {
     async fn rest(&self) {
         let mut still = 0;
         // The real clock: Tokio's stands still.
-        let mut moved = std::time::Instant::now();
-        while still < STILL || !self.shared.exchanges.is_empty() && moved.elapsed() < ANSWERED {
+        let mut moved = now();
+        while still < STILL || !self.shared.exchanges.is_empty() && now() - moved < ANSWERED {
             let before = self.shared.moves.load(Ordering::Relaxed);
             yield_now().await;
             if self.shared.moves.load(Ordering::Relaxed) == before {
                 still += 1;
             } else {
                 still = 0;
-                moved = std::time::Instant::now();
+                moved = now();
             }
         }
     }
