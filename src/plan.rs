@@ -321,8 +321,8 @@ fn timed(
         Some(token) if probe::is_refused(desired, observed, token) => (Why::Rejected, now),
         // How much of its life is left cannot be told.
         Some(token) if is_ahead(token.issued_at, now) => (Why::Due, now),
-        // Whatever asked for it, it is made good: by then the gate holds it back. The failure of a new sign-in is that one's to
-        // make good.
+        // A refresh that failed is due now, and the gate delays it by its back-off. The failure of a new sign-in does not count
+        // here.
         Some(_) if failed(&observed.status) && !failed_last(desired, observed) => (Why::Retry, now),
         Some(token) => (Why::Due, due(desired.refresh, token, &observed.identity.uid)),
     };

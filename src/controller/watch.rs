@@ -55,7 +55,7 @@ where
     }
 }
 
-/// Tells of each event, or why the watch broke off. It does not end.
+/// Reports each event, and the error whenever the watch fails. It never returns.
 pub(super) async fn follow<K>(
     what: &'static str,
     api: Api<K>,

@@ -100,7 +100,7 @@ mod tests {
     use crate::events::{EventReason, Events};
     use crate::observed::Identity;
 
-    /// An API server that takes so long to answer, and the notes that it was sent.
+    /// An API server that answers after `takes`, and the notes that it received.
     fn events(takes: Duration) -> (Events, Arc<Mutex<Vec<String>>>) {
         let written = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&written);

@@ -22,14 +22,20 @@ impl WallClock {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_suspended_machine_may_not_rely_on_its_lease_until_it_is_renewed() {
+/// A candidate with a wall clock of its own, one second after it began to lead.
+async fn lead_for_a_second() -> (WallClock, Arc<Mutex<Network>>, Lease, Campaign) {
     let server = Server::default();
     let (wall, clock) = WallClock::start();
     let network = Arc::new(Mutex::new(Network::Works));
-    let (mut lease, _campaign) = stand(Candidate { clock, ..server.candidate("a", &network) });
+    let (mut lease, campaign) = stand(Candidate { clock, ..server.candidate("a", &network) });
     lease.changed().await;
     seconds(1.0).await;
+    (wall, network, lease, campaign)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_suspended_machine_may_not_rely_on_its_lease_until_it_is_renewed() {
+    let (wall, _, lease, _campaign) = lead_for_a_second().await;
     wall.set_forward(SignedDuration::from_secs(20));
     assert!(lease.outlives(Duration::from_secs(8)) && !lease.outlives(Duration::from_secs(10)));
     wall.set_forward(SignedDuration::from_hours(2));
@@ -41,12 +47,7 @@ async fn a_suspended_machine_may_not_rely_on_its_lease_until_it_is_renewed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wall_clock_set_back_neither_extends_nor_breaks_the_lease() {
-    let server = Server::default();
-    let (wall, clock) = WallClock::start();
-    let network = Arc::new(Mutex::new(Network::Works));
-    let (mut lease, _campaign) = stand(Candidate { clock, ..server.candidate("a", &network) });
-    lease.changed().await;
-    seconds(1.0).await;
+    let (wall, network, lease, _campaign) = lead_for_a_second().await;
     wall.set_forward(SignedDuration::from_hours(-2));
     assert!(lease.outlives(Duration::from_secs(28)) && !lease.outlives(Duration::from_secs(29)));
     seconds(60.0).await;

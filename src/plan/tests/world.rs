@@ -237,7 +237,7 @@ impl World {
         view
     }
 
-    /// The last of so many attempts failed so many seconds ago: of the new sign-in, if there is one.
+    /// The last of `failures` attempts failed `ago` seconds ago. If there is a new sign-in, they were attempts of it.
     pub(crate) fn fail(&mut self, reason: Reason, ago: i64, failures: u32) {
         let source = new_sign_in(&self.desired(), &self.observed, self.observed.credential());
         self.fail_with(source.unwrap_or(Source::Chain), reason, ago, failures);
@@ -285,7 +285,7 @@ impl World {
         self.observed.seed = SeedState::Found { digest: "digest-of-another-seed".into() };
     }
 
-    /// A sign-in with this digest was rejected so many seconds ago.
+    /// A sign-in with this digest was rejected `ago` seconds ago.
     pub(crate) fn rejected(&self, digest: &str, reason: Reason, ago: i64) -> RejectedSignIn {
         RejectedSignIn {
             digest: digest.into(),
